@@ -1,0 +1,118 @@
+// swift-tools-version: 6.1
+// JSR: socket replication for nonstop routing.
+//
+// Arrows between targets point down only: what stands lower in this file may use what stands higher.
+
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "jsr",
+  products: [
+    .library(name: "JSR", targets: ["JSR"]),
+    .executable(name: "jsrd", targets: ["jsrd"]),
+    .executable(name: "jsrctl", targets: ["jsrctl"]),
+    .executable(name: "jsrutil", targets: ["jsrutil"]),
+    .executable(name: "jsrpeer", targets: ["jsrpeer"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: [
+    // The kernel's headers, and inline shims for what Swift cannot import.
+    .target(name: "CLinux"),
+    .systemLibrary(
+      name: "CNftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
+
+    // Views on Ethernet, IP, TCP and UDP; checksums; sequence arithmetic. No system, no Foundation.
+    .target(name: "Packet", swiftSettings: strict),
+
+    // The protocol: bytes and times in, actions out. No system, no Foundation, no clock, no threads.
+    .target(
+      name: "Replication",
+      dependencies: ["Packet", .product(name: "DequeModule", package: "swift-collections")],
+      swiftSettings: strict),
+
+    // Owned file descriptors, system call errors, readiness.
+    .target(name: "Descriptors", dependencies: ["CLinux"], swiftSettings: strict),
+
+    // TAP, packet socket, TCP_REPAIR, nftables, addresses: each a small type that does one thing.
+    .target(
+      name: "LinuxNetworking", dependencies: ["CLinux", "CNftables", "Descriptors", "Packet"],
+      swiftSettings: strict),
+
+    // What is spoken on the control socket, by the engine on one side and JSR and jsrctl on the other.
+    .target(
+      name: "Control", dependencies: ["CLinux", "Descriptors", "Replication"],
+      swiftSettings: strict),
+
+    // What applications link.
+    .target(
+      name: "JSR", dependencies: ["CLinux", "Control", "Descriptors", "Replication"],
+      swiftSettings: strict),
+
+    // Joins the protocol to the machine on one SwiftNIO event loop.
+    .target(
+      name: "Engine",
+      dependencies: [
+        "CLinux", "Control", "Descriptors", "LinuxNetworking", "Packet", "Replication",
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "Yams", package: "Yams"),
+      ],
+      swiftSettings: strict),
+
+    // The echo server and the traffic tool of the lab, as a library so that they can be tested.
+    .target(
+      name: "Samples", dependencies: ["CLinux", "Descriptors", "JSR"], swiftSettings: strict),
+
+    .executableTarget(
+      name: "jsrd",
+      dependencies: [
+        "Engine", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ], swiftSettings: strict),
+    .executableTarget(
+      name: "jsrctl",
+      dependencies: [
+        "Control", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+    .executableTarget(
+      name: "jsrutil",
+      dependencies: [
+        "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+    .executableTarget(
+      name: "jsrpeer",
+      dependencies: [
+        "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+
+    .testTarget(name: "PacketTests", dependencies: ["Packet"], swiftSettings: strict),
+    .testTarget(
+      name: "ReplicationTests", dependencies: ["Replication", "Packet"], swiftSettings: strict),
+    .testTarget(
+      name: "LinuxNetworkingTests",
+      dependencies: ["LinuxNetworking", "CLinux", "Descriptors", "Packet"], swiftSettings: strict),
+    .testTarget(
+      name: "ControlTests", dependencies: ["Control", "JSR", "Descriptors", "CLinux"],
+      swiftSettings: strict),
+    .testTarget(name: "EngineTests", dependencies: ["Engine"], swiftSettings: strict),
+    .testTarget(name: "SamplesTests", dependencies: ["Samples"], swiftSettings: strict),
+    .testTarget(
+      name: "LabTests", dependencies: ["CLinux", "Packet", "Descriptors"], swiftSettings: strict),
+  ]
+)

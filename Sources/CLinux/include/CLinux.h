@@ -1,0 +1,86 @@
+// What Swift cannot import of Linux: structs with unions, function-like macros, control messages.
+//
+// Everything here is a thin call of the kernel; decisions are made in Swift. Functions return -1 with
+// errno set when the call fails, unless they say otherwise.
+
+#ifndef JSR_CLINUX_H
+#define JSR_CLINUX_H
+
+#include <linux/filter.h>
+#include <linux/if_addr.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "jsr_tcp_info.h"
+
+// Descriptors over Unix sockets (unix(7), SCM_RIGHTS).
+
+/// The kernel takes no more descriptors in one message (SCM_MAX_FD, include/net/scm.h).
+#define JSR_MAXIMUM_DESCRIPTORS 253
+
+/// Sends `count` bytes, and with the first of them `descriptor_count` descriptors, which stay open here.
+/// Returns how many bytes went; the descriptors went if that is above 0. EINVAL if there are more than
+/// JSR_MAXIMUM_DESCRIPTORS, or descriptors without a byte that carries them on a stream socket.
+ssize_t jsr_send_with_descriptors(
+    int socket, const void *bytes, size_t count, const int *descriptors, int descriptor_count, int flags);
+
+/// Receives up to `count` bytes and the descriptors that came with them, close-on-exec set. The caller owns
+/// the descriptors. Returns how many bytes came, 0 at the end of the stream.
+///
+/// `*truncated` is 1 if descriptors were lost because more than `maximum` came or this process may not open
+/// more; those that did arrive are still returned in `descriptors`.
+ssize_t jsr_receive_with_descriptors(
+    int socket, void *bytes, size_t count, int *descriptors, int maximum, int *descriptor_count,
+    int *truncated, int flags);
+
+/// Who is on the other end of a connected Unix socket (SO_PEERCRED).
+int jsr_peer_credentials(int socket, pid_t *process, uid_t *user, gid_t *group);
+
+// TAP devices (Documentation/networking/tuntap.rst).
+
+/// Opens the TAP device `name`, made if there is none: no packet information, with a virtio-net header of
+/// `header_size` bytes, with partial checksums and large TCP segments both ways, non-blocking. Returns the
+/// descriptor; the device goes away when it is closed.
+int jsr_open_tap(const char *name, int header_size);
+
+// Interfaces (netdevice(7)). `socket` is any socket of the network namespace in question.
+
+int jsr_interface_index(int socket, const char *name);
+/// IFF_ flags; -1 on error (no interface has all flags set).
+int jsr_interface_flags(int socket, const char *name);
+int jsr_interface_set_flags(int socket, const char *name, int set, int clear);
+int jsr_interface_mtu(int socket, const char *name);
+int jsr_interface_set_mtu(int socket, const char *name, int mtu);
+int jsr_interface_set_queue_length(int socket, const char *name, int length);
+/// Six bytes. EPFNOSUPPORT if the interface is not Ethernet.
+int jsr_interface_hardware_address(int socket, const char *name, uint8_t *address);
+int jsr_interface_set_hardware_address(int socket, const char *name, const uint8_t *address);
+
+/// Bytes in a socket's send queue, not yet acknowledged (SIOCOUTQ); bytes not yet sent (SIOCOUTQNSD); bytes
+/// not yet read (SIOCINQ).
+int jsr_queued_unacknowledged(int socket);
+int jsr_queued_unsent(int socket);
+int jsr_queued_unread(int socket);
+
+/// setns(2) with CLONE_NEWNET: moves the calling thread into a network namespace.
+int jsr_enter_network_namespace(int descriptor);
+
+/// Names the calling thread, in at most 15 bytes, for whoever looks at the process from outside.
+void jsr_name_thread(const char *name);
+
+// Constants of newer kernels than the headers at hand.
+
+#define JSR_IPPROTO_MPTCP 262
+#define JSR_SO_BUF_LOCK 72
+#define JSR_PACKET_IGNORE_OUTGOING 23
+#define JSR_IPV6_MINHOPCOUNT 73
+
+#endif

@@ -1,0 +1,50 @@
+import FoundationEssentials
+
+/// How the documents of the control socket are written and read.
+enum ControlJSON {
+  /// One line, keys in alphabetical order, so that output can be compared.
+  static func encode(_ value: some Encodable) throws(ControlError) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    do {
+      return [UInt8](try encoder.encode(value))
+    } catch {
+      throw ControlError(.malformed, "the message cannot be written as JSON: \(error)")
+    }
+  }
+
+  /// - Throws: `ControlError` with code `malformed` that names the field.
+  static func decode<Value: Decodable>(
+    _ type: Value.Type, from bytes: [UInt8]
+  ) throws(ControlError) -> Value {
+    do {
+      return try JSONDecoder().decode(type, from: Data(bytes))
+    } catch let error as ControlError {
+      throw error
+    } catch let error as DecodingError {
+      throw ControlError(.malformed, describe(error))
+    } catch {
+      throw ControlError(.malformed, "not a JSON document: \(error)")
+    }
+  }
+
+  private static func describe(_ error: DecodingError) -> String {
+    func name(_ path: [any CodingKey]) -> String {
+      path.map { key in key.intValue.map { "[\($0)]" } ?? key.stringValue }.joined(separator: ".")
+    }
+    switch error {
+    case .keyNotFound(let key, let context):
+      return "the field \"\(name(context.codingPath + [key]))\" is missing"
+    case .typeMismatch(let type, let context), .valueNotFound(let type, let context):
+      guard !context.codingPath.isEmpty else { return "the message is not a JSON object" }
+      return "the field \"\(name(context.codingPath))\" is not of type \(type)"
+    case .dataCorrupted(let context):
+      guard !context.codingPath.isEmpty else {
+        return "the message is not a JSON document that can be read: \(context.debugDescription)"
+      }
+      return "the field \"\(name(context.codingPath))\" is not valid: \(context.debugDescription)"
+    @unknown default:
+      return "the message is not valid"
+    }
+  }
+}

@@ -1,0 +1,206 @@
+public import Replication
+
+/// One request to the engine.
+///
+/// As JSON: `{"version": 1, "id": 7, "request": "replicate", "primary": "0x…", "secondary": "0x…"}`.
+public struct ControlRequest: Sendable, Hashable {
+  /// What is asked for.
+  public enum Body: Sendable, Hashable {
+    /// The first request of every client. Answer: `welcome`.
+    case hello(application: String, protocolVersion: Int)
+    /// A new handle. Answer: `handle`.
+    case allocate
+    /// Gives back a handle that has no socket. Answer: `done`.
+    case free(Handle)
+    /// A snoop pair for a handle of the primary. Answer: `handle`, with two descriptors, rcv before snd.
+    case attach(primary: Handle)
+    /// Replicates the socket whose descriptor comes with the request. Answer, after the handshake: `done`. The
+    /// client keeps its own descriptor and leaves it alone until then.
+    case replicate(primary: Handle, secondary: Handle)
+    /// Ends replication; the socket goes on. Answer: `done`.
+    case unreplicate(Handle)
+    /// Turns a snoop pair into a live socket. Answer: `done`, with one descriptor.
+    case merge(Handle)
+    /// Closes the engine's duplicate of a socket in order. Answer: `done`.
+    case close(Handle)
+    /// The state of one handle. Answer: `socket`.
+    case status(Handle)
+    /// Events from now on. Answer: `done`.
+    case subscribe(SubscriptionScope)
+    /// A report. Answer: `status`, `sockets`, `connections` or `statistics`.
+    case show(Report)
+    /// Moves mastership. Answer: `done`.
+    case master(MastershipAction)
+  }
+
+  /// Whose events a client wants.
+  public enum SubscriptionScope: String, Sendable, Hashable, Codable {
+    /// Those of the routing engine, and of the client's own handles.
+    case own
+    /// Those of every client.
+    case all
+  }
+
+  /// The reports that can be asked for.
+  public enum Report: String, Sendable, Hashable, Codable, CaseIterable {
+    case status, sockets, connections, statistics
+  }
+
+  /// What can be done to mastership, seen from the routing engine that is asked.
+  public enum MastershipAction: String, Sendable, Hashable, Codable, CaseIterable {
+    /// This routing engine becomes primary.
+    case acquire
+    /// This routing engine stops being primary.
+    case release
+    /// The two change places.
+    case `switch`
+  }
+
+  /// Chosen by the client; comes back in the reply.
+  public var id: UInt64
+  public var body: Body
+
+  public init(id: UInt64, body: Body) {
+    self.id = id
+    self.body = body
+  }
+
+  /// How many descriptors come with this request.
+  public var descriptorCount: Int {
+    if case .replicate = body { 1 } else { 0 }
+  }
+}
+
+extension ControlRequest {
+  /// A message that is not a request, with the `id` under which to say so.
+  public struct Unreadable: Error, Hashable, Sendable {
+    /// The request's `id`; 0 if not even that could be read.
+    public let id: UInt64
+    public let error: ControlError
+  }
+
+  /// Reads one message.
+  public init(reading bytes: [UInt8]) throws(Unreadable) {
+    struct Header: Decodable {
+      var version: Int?
+      var id: UInt64?
+    }
+    let header: Header
+    do {
+      header = try ControlJSON.decode(Header.self, from: bytes)
+    } catch {
+      throw Unreadable(id: 0, error: error)
+    }
+    let id = header.id ?? 0
+    guard let version = header.version else {
+      throw Unreadable(id: id, error: ControlError(.malformed, "the field \"version\" is missing"))
+    }
+    guard version == ControlProtocol.version else {
+      throw Unreadable(
+        id: id,
+        error: ControlError(
+          .version, "version \(version) of the control protocol is not spoken here, use \(ControlProtocol.version)"
+        ))
+    }
+    do {
+      self = try ControlJSON.decode(ControlRequest.self, from: bytes)
+    } catch {
+      throw Unreadable(id: id, error: error)
+    }
+  }
+
+  /// The message that carries the request.
+  public func message() throws(ControlError) -> [UInt8] { try ControlJSON.encode(self) }
+}
+
+extension ControlRequest: Codable {
+  private enum CodingKeys: String, CodingKey {
+    case version, id, request, application, handle, primary, secondary, scope, report, action
+    case protocolVersion = "protocol_version"
+  }
+
+  private enum Name: String {
+    case hello, allocate, free, attach, replicate, unreplicate, merge, close, status, subscribe, show, master
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    id = try container.decode(UInt64.self, forKey: .id)
+    let text = try container.decode(String.self, forKey: .request)
+    guard let name = Name(rawValue: text) else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .request, in: container, debugDescription: "there is no request \"\(text)\"")
+    }
+    func handle(_ key: CodingKeys = .handle) throws -> Handle { try container.decode(Handle.self, forKey: key) }
+    func choice<Choice: RawRepresentable<String>>(_: Choice.Type, _ key: CodingKeys) throws -> Choice {
+      let text = try container.decode(String.self, forKey: key)
+      guard let choice = Choice(rawValue: text) else {
+        throw DecodingError.dataCorruptedError(
+          forKey: key, in: container, debugDescription: "there is no \(key.rawValue) \"\(text)\"")
+      }
+      return choice
+    }
+    switch name {
+    case .hello:
+      body = .hello(
+        application: try container.decode(String.self, forKey: .application),
+        protocolVersion: try container.decode(Int.self, forKey: .protocolVersion))
+    case .allocate: body = .allocate
+    case .free: body = .free(try handle())
+    case .attach: body = .attach(primary: try handle(.primary))
+    case .replicate: body = .replicate(primary: try handle(.primary), secondary: try handle(.secondary))
+    case .unreplicate: body = .unreplicate(try handle())
+    case .merge: body = .merge(try handle())
+    case .close: body = .close(try handle())
+    case .status: body = .status(try handle())
+    case .subscribe: body = .subscribe(try choice(SubscriptionScope.self, .scope))
+    case .show: body = .show(try choice(Report.self, .report))
+    case .master: body = .master(try choice(MastershipAction.self, .action))
+    }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(ControlProtocol.version, forKey: .version)
+    try container.encode(id, forKey: .id)
+    func name(_ name: Name) throws { try container.encode(name.rawValue, forKey: .request) }
+    switch body {
+    case .hello(let application, let protocolVersion):
+      try name(.hello)
+      try container.encode(application, forKey: .application)
+      try container.encode(protocolVersion, forKey: .protocolVersion)
+    case .allocate: try name(.allocate)
+    case .free(let handle):
+      try name(.free)
+      try container.encode(handle, forKey: .handle)
+    case .attach(let primary):
+      try name(.attach)
+      try container.encode(primary, forKey: .primary)
+    case .replicate(let primary, let secondary):
+      try name(.replicate)
+      try container.encode(primary, forKey: .primary)
+      try container.encode(secondary, forKey: .secondary)
+    case .unreplicate(let handle):
+      try name(.unreplicate)
+      try container.encode(handle, forKey: .handle)
+    case .merge(let handle):
+      try name(.merge)
+      try container.encode(handle, forKey: .handle)
+    case .close(let handle):
+      try name(.close)
+      try container.encode(handle, forKey: .handle)
+    case .status(let handle):
+      try name(.status)
+      try container.encode(handle, forKey: .handle)
+    case .subscribe(let scope):
+      try name(.subscribe)
+      try container.encode(scope, forKey: .scope)
+    case .show(let report):
+      try name(.show)
+      try container.encode(report, forKey: .report)
+    case .master(let action):
+      try name(.master)
+      try container.encode(action, forKey: .action)
+    }
+  }
+}

@@ -1,0 +1,26 @@
+import Replication
+
+extension ConnectionReport {
+  /// For people: a table with a line for each connection, in the manner of `netstat`.
+  public static func table(_ connections: [ConnectionReport]) -> String {
+    var table = TextTable([
+      ("Proto", .left), ("Recv-Q", .right), ("Send-Q", .right), ("Local", .left), ("Foreign", .left),
+      ("State", .left), ("Role", .left), ("Handle", .left), ("snd_una", .right), ("snd_nxt", .right),
+      ("rcv_nxt", .right), ("snd_wnd", .right), ("rcv_wnd", .right), ("mss", .right), ("wscale", .right),
+      ("Options", .left),
+    ])
+    for connection in connections {
+      let scale = [connection.sendWindowScale, connection.receiveWindowScale]
+        .map { $0.map { "\($0)" } ?? "-" }.joined(separator: ",")
+      let options = [connection.sack ? "sack" : nil, connection.timestamps ? "ts" : nil].compactMap(\.self)
+      table.append([
+        connection.proto, "\(connection.receiveQueue)", "\(connection.sendQueue)", connection.local,
+        connection.foreign, connection.state, connection.role.rawValue, connection.handle.description,
+        "\(connection.sendUnacknowledged)", "\(connection.sendNext)", "\(connection.receiveNext)",
+        "\(connection.sendWindow)", "\(connection.receiveWindow)", "\(connection.maximumSegmentSize)", scale,
+        options.isEmpty ? "-" : options.joined(separator: ","),
+      ])
+    }
+    return table.text
+  }
+}

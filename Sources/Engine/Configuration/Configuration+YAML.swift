@@ -1,0 +1,241 @@
+import Control
+import Glibc
+import Logging
+import Packet
+import Yams
+
+extension Configuration {
+  /// No configuration needs more; whoever names a device by mistake is told so.
+  private static let fileLimit = 1 << 20
+
+  /// Reads a file.
+  ///
+  /// - Throws: a `ConfigurationError` that names the first thing that is wrong, from the top of what is
+  ///   known, and last what is not known.
+  public init(contentsOf path: String) throws(ConfigurationError) {
+    try self.init(yaml: try Self.read(path), file: path)
+  }
+
+  /// Reads a text.
+  ///
+  /// - Parameter file: named in errors.
+  public init(yaml: String, file: String) throws(ConfigurationError) {
+    var root = try ConfigurationSection(file: file, root: try Self.compose(yaml, file: file))
+    node = try root.require("node").string("a name of 1 to 64 letters, digits, dots, dashes and underscores") {
+      (1...64).contains($0.utf8.count)
+        && $0.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+    }
+    slot = UInt8(try root.require("slot").integer(in: 0...1))
+    link = try Link(root.requireSection("link"))
+    addresses = try Self.addresses(root.require("addresses"))
+    uplinks = try Self.uplinks(root.require("uplinks"))
+    mastership = try Mastership(root.takeSection("mastership"))
+    control =
+      try root.take("control")?.string("an absolute path of at most 107 bytes") {
+        $0.hasPrefix("/") && !$0.hasSuffix("/") && $0.utf8.count <= 107
+      } ?? ControlProtocol.defaultPath
+    mode = try root.take("mode")?.choice(Mode.self) ?? .overlap
+    timeouts = try Timeouts(root.takeSection("timeouts"))
+    limits = try Limits(root.takeSection("limits"))
+    log = try Log(root.takeSection("log"))
+    debug = try root.take("debug")?.truth() ?? false
+    try root.finish(known: [
+      "node", "slot", "link", "addresses", "uplinks", "mastership", "control", "mode", "timeouts", "limits",
+      "log", "debug",
+    ])
+  }
+
+  private static func read(_ path: String) throws(ConfigurationError) -> String {
+    func wrong(_ message: String) -> ConfigurationError {
+      ConfigurationError(file: path, line: nil, key: nil, message: message)
+    }
+    guard let file = fopen(path, "re") else {
+      throw wrong("cannot be opened: \(String(cString: strerror(errno)))")
+    }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: fileLimit + 1)
+    let count = fread(&bytes, 1, bytes.count, file)
+    guard ferror(file) == 0 else { throw wrong("cannot be read: \(String(cString: strerror(errno)))") }
+    guard count <= fileLimit else { throw wrong("is longer than 1 MiB, which no configuration is") }
+    guard let text = String(validating: bytes.prefix(count), as: UTF8.self) else {
+      throw wrong("is not UTF-8 text")
+    }
+    return text
+  }
+
+  private static func compose(_ yaml: String, file: String) throws(ConfigurationError) -> Node {
+    func wrong(_ line: Int?, _ message: String, key: String? = nil) -> ConfigurationError {
+      ConfigurationError(file: file, line: line, key: key, message: message)
+    }
+    do {
+      guard let node = try Yams.compose(yaml: yaml) else { throw wrong(nil, "is empty") }
+      return node
+    } catch let error as ConfigurationError {
+      throw error
+    } catch YamlError.scanner(_, let problem, let mark, _), YamlError.parser(_, let problem, let mark, _),
+      YamlError.composer(_, let problem, let mark, _)
+    {
+      throw wrong(mark.line, "is not valid YAML: \(problem)")
+    } catch YamlError.reader(let problem, let offset, _, _) {
+      let line = offset.map { offset in 1 + yaml.prefix(offset).count { $0.isNewline } }
+      throw wrong(line, "is not valid YAML: \(problem)")
+    } catch YamlError.duplicatedKeysInMapping(let duplicates, let context) {
+      throw wrong(context.mark.line, "is given more than once", key: duplicates.joined(separator: ", "))
+    } catch {
+      throw wrong(nil, "is not valid YAML: \(error)")
+    }
+  }
+
+  private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress] {
+    let expected = "an address with prefix length, such as 5.5.5.5/24 or 2001:db8::5/64"
+    var addresses: [ReplicatedAddress] = []
+    for element in try value.list("addresses with prefix length, such as 5.5.5.5/24") {
+      let text = try element.string(expected) { !$0.isEmpty }
+      let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+      guard parts.count == 2, let address = IPAddress(parts[0]) else {
+        throw element.wrong("must be \(expected), not \(text)")
+      }
+      guard let prefixLength = Int(parts[1]), (1...address.byteCount * 8).contains(prefixLength) else {
+        throw element.wrong("must have a prefix length from 1 to \(address.byteCount * 8), unlike \(text)")
+      }
+      guard isUnicast(address) else {
+        throw element.wrong("must be an address of one host that others can reach, not \(text)")
+      }
+      guard !addresses.contains(where: { $0.address == address }) else {
+        throw element.wrong("\(address) is given more than once")
+      }
+      addresses.append(ReplicatedAddress(address: address, prefixLength: prefixLength))
+    }
+    return addresses
+  }
+
+  /// Not unspecified, loopback, multicast, broadcast (RFC 6890, RFC 4291).
+  private static func isUnicast(_ address: IPAddress) -> Bool {
+    let bytes = address.bytes
+    switch address.family {
+    case .v4:
+      return (1..<224).contains(bytes[0]) && bytes[0] != 127
+    case .v6:
+      let leadingZeros = bytes.dropLast().allSatisfy { $0 == 0 }
+      return bytes[0] != 0xff && !(leadingZeros && bytes[15] <= 1)
+    }
+  }
+
+  private static func uplinks(_ value: ConfigurationValue) throws(ConfigurationError) -> [String] {
+    let elements = try value.list("interface names")
+    guard elements.count == 1 else {
+      throw value.wrong("this version works with exactly one uplink, not \(elements.count)")
+    }
+    // The kernel's own rule, dev_valid_name in net/core/dev.c.
+    return [
+      try elements[0].string("the name of an interface of 1 to 15 bytes") { name in
+        name.utf8.count <= 15 && name != "." && name != ".."
+          && !name.contains { $0 == "/" || $0 == ":" || $0.isWhitespace }
+      }
+    ]
+  }
+}
+
+extension ConfigurationSection {
+  fileprivate mutating func requireSection(_ key: String) throws(ConfigurationError) -> ConfigurationSection {
+    guard let section = try takeSection(key) else {
+      throw ConfigurationError(file: file, line: line, key: path + key, message: "is missing")
+    }
+    return section
+  }
+}
+
+extension Configuration.Link {
+  fileprivate init(_ section: ConfigurationSection) throws(ConfigurationError) {
+    var section = section
+    let listenValue = try section.require("listen")
+    listen = try listenValue.endpoint()
+    let connectValue = try section.require("connect")
+    connect = try connectValue.endpoint()
+    guard listen.address.family == connect.address.family else {
+      throw connectValue.wrong("must be of the same family as link.listen, \(listen)")
+    }
+    guard listen != connect else {
+      throw connectValue.wrong("must be the other routing engine's address, not this one's, \(listen)")
+    }
+    let insecureValue = section.take("insecure")
+    let isInsecure = try insecureValue?.truth() ?? false
+    if let tls = section.take("tls") {
+      guard insecureValue == nil else { throw tls.wrong("cannot be given together with link.insecure") }
+      throw tls.wrong(
+        "TLS is not supported by this version; use a link that nobody else can reach, and insecure: true")
+    }
+    guard isInsecure else {
+      throw ConfigurationError(
+        file: section.file, line: section.line, key: "link.insecure",
+        message: "must be true: this version has no TLS, so the link must be one that nobody else can reach")
+    }
+    insecure = true
+    try section.finish(known: ["listen", "connect", "insecure", "tls"])
+  }
+}
+
+extension Configuration.Mastership {
+  fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
+    arbiter = .pair
+    priority = 100
+    keepalive = Configuration.Keepalive(interval: .milliseconds(100), misses: 3)
+    guard var section else { return }
+    if let value = section.take("arbiter") {
+      let name = try value.string("pair") { _ in true }
+      guard name != "etcd", name != "external" else {
+        throw value.wrong("the arbiter \(name) is not supported by this version, use pair")
+      }
+      arbiter = try value.choice(Configuration.Arbiter.self)
+    }
+    if let value = section.take("priority") { priority = try value.integer(in: 0...255) }
+    if var inner = try section.takeSection("keepalive") {
+      if let value = inner.take("interval") {
+        keepalive.interval = try value.duration(in: .milliseconds(10) ... .seconds(10))
+      }
+      if let value = inner.take("misses") { keepalive.misses = try value.integer(in: 2...100) }
+      try inner.finish(known: ["interval", "misses"])
+    }
+    try section.finish(known: ["arbiter", "priority", "keepalive"])
+  }
+}
+
+extension Configuration.Timeouts {
+  fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
+    let range = Duration.milliseconds(10) ... .seconds(60)
+    var section = section
+    prl = try section?.take("prl")?.duration(in: range) ?? .seconds(1)
+    sdrl = try section?.take("sdrl")?.duration(in: range) ?? .seconds(1)
+    psrm = try section?.take("psrm")?.duration(in: range) ?? .seconds(1)
+    try section?.finish(known: ["prl", "sdrl", "psrm"])
+  }
+}
+
+extension Configuration.Limits {
+  fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
+    var section = section
+    sockets = try section?.take("sockets")?.integer(in: 1...1_000_000) ?? 20_000
+    snoopBuffer = try section?.take("snoop-buffer")?.size(in: 64 << 10...1 << 30) ?? 4 << 20
+    holdBuffer = try section?.take("hold-buffer")?.size(in: 1 << 20...16 << 30) ?? 64 << 20
+    // A frame of 64 KiB, the largest that segmentation offload makes, must fit with its headers.
+    record = try section?.take("record")?.size(in: 128 << 10...64 << 20) ?? 1 << 20
+    try section?.finish(known: ["sockets", "snoop-buffer", "hold-buffer", "record"])
+  }
+}
+
+extension Configuration.Log {
+  fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
+    level = .info
+    destination = .stderr
+    guard var section else { return }
+    if let value = section.take("level") { level = try value.choice(Logger.Level.self) }
+    if let value = section.take("destination") {
+      let name = try value.string("stderr") { _ in true }
+      guard name != "syslog" else {
+        throw value.wrong("syslog is not supported by this version, use stderr; systemd puts it in the journal")
+      }
+      destination = try value.choice(Configuration.LogDestination.self)
+    }
+    try section.finish(known: ["level", "destination"])
+  }
+}

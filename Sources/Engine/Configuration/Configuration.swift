@@ -1,0 +1,100 @@
+public import Logging
+public import Packet
+
+/// What `jsrd` is told by its configuration file, checked. The keys are those of the file.
+public struct Configuration: Sendable, Hashable {
+  /// The connection between the two engines.
+  public struct Link: Sendable, Hashable {
+    /// Where this routing engine listens.
+    public var listen: Endpoint
+    /// Where the other one does.
+    public var connect: Endpoint
+    /// The link is neither encrypted nor authenticated: whoever reaches its port can speak.
+    public var insecure: Bool
+  }
+
+  /// An address that moves with mastership.
+  public struct ReplicatedAddress: Sendable, Hashable, CustomStringConvertible {
+    public var address: IPAddress
+    /// 1 to 32, or to 128 for IPv6.
+    public var prefixLength: Int
+
+    /// `5.5.5.5/24`
+    public var description: String { "\(address)/\(prefixLength)" }
+  }
+
+  /// Who decides which routing engine is primary.
+  public enum Arbiter: String, Sendable, Hashable, CaseIterable {
+    /// The two of them, by keepalives and a probe.
+    case pair
+  }
+
+  public struct Keepalive: Sendable, Hashable {
+    /// 10 ms to 10 s.
+    public var interval: Duration
+    /// After how many intervals without a sign of life the other one is lost: 2 to 100.
+    public var misses: Int
+  }
+
+  public struct Mastership: Sendable, Hashable {
+    public var arbiter: Arbiter
+    /// 0 to 255; the higher starts as primary.
+    public var priority: Int
+    public var keepalive: Keepalive
+  }
+
+  /// What happens to packets that arrive for a replicated socket.
+  public enum Mode: String, Sendable, Hashable, CaseIterable {
+    /// They are delivered at once; what leaves waits until all that was taken in is safe.
+    case overlap
+    /// They wait until the secondary has them.
+    case strict
+  }
+
+  /// How long a record of each layer may be unacknowledged before sockets that wait on it are unreplicated.
+  public struct Timeouts: Sendable, Hashable {
+    public var prl: Duration
+    public var sdrl: Duration
+    public var psrm: Duration
+  }
+
+  public struct Limits: Sendable, Hashable {
+    /// How many handles there may be at once.
+    public var sockets: Int
+    /// Bytes of one direction of one snoop pair that its application has not read.
+    public var snoopBuffer: Int
+    /// Bytes of packets of all sockets held back until they are safe.
+    public var holdBuffer: Int
+    /// Bytes of one record on the link.
+    public var record: Int
+  }
+
+  /// Where log lines go.
+  public enum LogDestination: String, Sendable, Hashable, CaseIterable {
+    case stderr
+  }
+
+  public struct Log: Sendable, Hashable {
+    public var level: Logger.Level
+    public var destination: LogDestination
+  }
+
+  /// The name of this routing engine.
+  public var node: String
+  /// 0 or 1; the other routing engine has the other.
+  public var slot: UInt8
+  public var link: Link
+  /// At least one.
+  public var addresses: [ReplicatedAddress]
+  /// The interface towards peers: exactly one in this version.
+  public var uplinks: [String]
+  public var mastership: Mastership
+  /// The path of the control socket.
+  public var control: String
+  public var mode: Mode
+  public var timeouts: Timeouts
+  public var limits: Limits
+  public var log: Log
+  /// Whether fault injection is allowed.
+  public var debug: Bool
+}

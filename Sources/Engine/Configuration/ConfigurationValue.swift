@@ -1,0 +1,138 @@
+import Packet
+import Yams
+
+/// One value of the configuration file, with where it stands, and how to understand it.
+struct ConfigurationValue {
+  let file: String
+  /// The key with the keys around it.
+  let key: String
+  let line: Int?
+  let node: Node
+
+  func wrong(_ message: String) -> ConfigurationError {
+    ConfigurationError(file: file, line: line, key: key, message: message)
+  }
+
+  /// - Parameter expected: what the value should be, as in "must be …".
+  private func text(_ expected: String) throws(ConfigurationError) -> String {
+    guard case .scalar(let scalar) = node else { throw wrong("must be \(expected), not a list or mapping") }
+    guard !scalar.string.isEmpty else { throw wrong("must be \(expected), but there is no value") }
+    return scalar.string
+  }
+
+  /// A number or truth value must not stand in quotes: `"1"` is a text.
+  private func plain(_ expected: String) throws(ConfigurationError) -> String {
+    let text = try text(expected)
+    guard case .scalar(let scalar) = node, scalar.style == .plain || scalar.style == .any else {
+      throw wrong("must be \(expected), not the text \"\(text)\"")
+    }
+    return text
+  }
+
+  func string(_ expected: String, where isValid: (String) -> Bool) throws(ConfigurationError) -> String {
+    let text = try text(expected)
+    guard isValid(text) else { throw wrong("must be \(expected), not \"\(text)\"") }
+    return text
+  }
+
+  func integer(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
+    let expected = "a number from \(range.lowerBound) to \(range.upperBound)"
+    let text = try plain(expected)
+    guard let value = Int(text), range.contains(value) else { throw wrong("must be \(expected), not \(text)") }
+    return value
+  }
+
+  func truth() throws(ConfigurationError) -> Bool {
+    switch try plain("true or false") {
+    case "true": return true
+    case "false": return false
+    case let text: throw wrong("must be true or false, not \(text)")
+    }
+  }
+
+  func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _: Choice.Type
+  ) throws(ConfigurationError) -> Choice {
+    let names = Choice.allCases.map(\.rawValue)
+    let expected = names.count == 1 ? names[0] : "one of \(names.joined(separator: ", "))"
+    let text = try text(expected)
+    guard let choice = Choice(rawValue: text) else { throw wrong("must be \(expected), not \(text)") }
+    return choice
+  }
+
+  /// A number directly followed by `us`, `ms`, `s` or `m`.
+  func duration(in range: ClosedRange<Duration>) throws(ConfigurationError) -> Duration {
+    let expected = "a time such as 100ms, 1s or 1m"
+    let text = try plain(expected)
+    let units: [String: Int64] = ["us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000]
+    guard let (number, factor) = Self.split(text, units: units) else {
+      throw wrong("must be \(expected), not \(text)")
+    }
+    let (microseconds, overflow) = number.multipliedReportingOverflow(by: factor)
+    guard !overflow, range.contains(.microseconds(microseconds)) else {
+      throw wrong(
+        "must be from \(Self.describe(range.lowerBound)) to \(Self.describe(range.upperBound)), not \(text)")
+    }
+    return .microseconds(microseconds)
+  }
+
+  /// A number directly followed by `B`, `KiB`, `MiB` or `GiB`. In bytes.
+  func size(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
+    let expected = "a size such as 512KiB, 4MiB or 1GiB"
+    let text = try plain(expected)
+    let units: [String: Int64] = ["B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30]
+    guard let (number, factor) = Self.split(text, units: units) else {
+      throw wrong("must be \(expected), not \(text)")
+    }
+    let (bytes, overflow) = number.multipliedReportingOverflow(by: factor)
+    guard !overflow, range.contains(Int(bytes)) else {
+      throw wrong(
+        "must be from \(Self.describe(range.lowerBound)) to \(Self.describe(range.upperBound)), not \(text)")
+    }
+    return Int(bytes)
+  }
+
+  /// An address with its port: `10.77.0.1:7000` or `[2001:db8::1]:7000`.
+  func endpoint() throws(ConfigurationError) -> Endpoint {
+    let expected = "an address with a port, such as 10.77.0.1:7000 or [2001:db8::1]:7000"
+    let text = try text(expected)
+    guard let colon = text.lastIndex(of: ":") else { throw wrong("must be \(expected), not \(text)") }
+    var host = text[..<colon]
+    let bracketed = host.hasPrefix("[") && host.hasSuffix("]")
+    if bracketed { host = host.dropFirst().dropLast() }
+    guard let address = IPAddress(host), bracketed == (address.family == .v6) else {
+      throw wrong("must be \(expected), not \(text)")
+    }
+    guard let port = UInt16(text[text.index(after: colon)...]), port > 0 else {
+      throw wrong("must end in a port from 1 to 65535, unlike \(text)")
+    }
+    return Endpoint(address, port)
+  }
+
+  /// The elements of a list, each with its own line.
+  func list(_ expected: String) throws(ConfigurationError) -> [ConfigurationValue] {
+    guard case .sequence(let sequence) = node else { throw wrong("must be a list of \(expected)") }
+    guard !sequence.isEmpty else { throw wrong("must be a list of at least one of \(expected), but is empty") }
+    return sequence.enumerated().map { index, element in
+      ConfigurationValue(
+        file: file, key: "\(key)[\(index)]", line: element.mark?.line ?? line, node: element)
+    }
+  }
+
+  private static func split(_ text: String, units: [String: Int64]) -> (Int64, Int64)? {
+    let digits = text.prefix { $0.isASCII && $0.isNumber }
+    guard let number = Int64(digits), let factor = units[String(text.dropFirst(digits.count))] else { return nil }
+    return (number, factor)
+  }
+
+  private static func describe(_ duration: Duration) -> String {
+    let (seconds, attoseconds) = duration.components
+    return attoseconds == 0 ? "\(seconds)s" : "\(seconds * 1_000 + attoseconds / 1_000_000_000_000_000)ms"
+  }
+
+  private static func describe(_ size: Int) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+    let unit = units.first { size >= $0.0 && size % $0.0 == 0 } ?? (1, "B")
+    return "\(size / unit.0)\(unit.1)"
+  }
+}

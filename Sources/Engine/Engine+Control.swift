@@ -1,0 +1,153 @@
+import Control
+import Descriptors
+import Glibc
+import Replication
+
+// What clients of the control socket ask for.
+extension Engine: ControlDelegate {
+  public func control(
+    _ request: ControlRequest.Body, descriptors: consuming DescriptorParcel, from client: ClientID,
+    reply: ReplyPort
+  ) {
+    var descriptors = descriptors
+    switch request {
+    case .hello:
+      reply.send(
+        .welcome(
+          ControlReply.Welcome(
+            node: configuration.node, slot: configuration.slot, engineVersion: Self.version)))
+    case .subscribe: preconditionFailure("the control server subscribes clients itself")
+    case .allocate:
+      answerHandle(reply, owner: client) { engine throws(SocketError) in try engine.node.allocate() }
+    case .attach(let primary): attach(primary, owner: client, reply: reply)
+    case .free(let handle):
+      guard let reply = checkOwner(of: handle, client, reply) else { return }
+      do throws(SocketError) {
+        try node.free(handle)
+        owners[handle] = nil
+        sockets[handle] = nil
+        forgetPair(handle)
+        reply.send(.done)
+      } catch { reply.refuse(error) }
+    case .replicate(let primary, let secondary):
+      guard let reply = checkOwner(of: primary, client, reply) else { return }
+      guard let descriptor = descriptors.takeFirst() else {
+        return reply.refuse(.descriptors, "the request takes the descriptor of a socket")
+      }
+      replicate(descriptor, primary, secondary, reply: reply)
+    case .unreplicate(let handle):
+      guard let reply = checkOwner(of: handle, client, reply) else { return }
+      do throws(SocketError) {
+        try node.unreplicate(handle, now: Self.now())
+        reply.send(.done)
+      } catch { reply.refuse(error) }
+    case .merge(let handle):
+      guard let reply = checkOwner(of: handle, client, reply) else { return }
+      merge(handle, reply: reply)
+    case .close(let handle):
+      // A merged socket has no handle any more, and no owner either.
+      if owners[handle] == nil, isStale(handle) { return reply.send(.done) }
+      guard let reply = checkOwner(of: handle, client, reply) else { return }
+      close(handle, reply: reply)
+    case .status(let handle):
+      do throws(HandleError) {
+        reply.send(.socket(report(try node.socket(handle))))
+      } catch { reply.refuse(SocketError.handle(error)) }
+    case .show(let what): show(what, reply: reply)
+    case .master(let action): move(action, reply: reply)
+    }
+    settle()
+  }
+
+  private func answerHandle(
+    _ reply: ReplyPort, owner: ClientID, _ make: (Engine) throws(SocketError) -> Handle
+  ) {
+    do throws(SocketError) {
+      let handle = try make(self)
+      owners[handle] = owner
+      reply.send(.handle(handle))
+    } catch { reply.refuse(error) }
+  }
+
+  private func attach(_ primary: Handle, owner: ClientID, reply: ReplyPort) {
+    do throws(SocketError) {
+      let handle = try node.attach(primary: primary)
+      do throws(SystemError) {
+        let (pair, rcv, snd) = try SnoopPair.open()
+        pairs[handle] = pair
+        owners[handle] = owner
+        reply.send(.handle(handle), descriptors: DescriptorParcel(owning: [rcv, snd]))
+      } catch {
+        try node.free(handle)
+        reply.refuse(.system, "no snoop pair: \(error)")
+      }
+    } catch { reply.refuse(error) }
+  }
+
+  /// Gives the port back if `client` may speak for `handle`; refuses otherwise.
+  private func checkOwner(of handle: Handle, _ client: ClientID, _ reply: ReplyPort) -> ReplyPort? {
+    do throws(HandleError) {
+      _ = try node.socket(handle)
+    } catch {
+      reply.refuse(SocketError.handle(error))
+      return nil
+    }
+    guard owners[handle] == client else {
+      reply.refuse(.foreignHandle, "handle \(handle) belongs to another application")
+      return nil
+    }
+    return reply
+  }
+
+  private func isStale(_ handle: Handle) -> Bool {
+    do throws(HandleError) {
+      _ = try node.socket(handle)
+      return false
+    } catch {
+      if case .stale = error { return true }
+      return false
+    }
+  }
+
+  private func move(_ action: ControlRequest.MastershipAction, reply: ReplyPort) {
+    let now = Self.now()
+    do throws(PairArbiter.RequestError) {
+      switch action {
+      case .acquire: try node.acquireMastership(now: now)
+      case .release: try node.releaseMastership(now: now)
+      case .switch:
+        if node.arbiter.phase == .primary {
+          try node.releaseMastership(now: now)
+        } else {
+          try node.acquireMastership(now: now)
+        }
+      }
+      reply.send(.done)
+    } catch {
+      let code: RefusalCode =
+        switch error {
+        case .notPrimary: .notPrimary
+        case .noSecondary: .noSecondary
+        case .alreadyPrimary, .busy: .wrongState
+        }
+      reply.refuse(code, "\(error)")
+    }
+  }
+}
+
+extension ReplyPort {
+  /// Refuses with what the protocol said.
+  func refuse(_ error: SocketError) {
+    let code: RefusalCode =
+      switch error {
+      case .handle(.tableFull), .handle(.exhausted): .limit
+      case .handle: .unknownHandle
+      case .wrongPhase, .flowInUse: .wrongState
+      case .notPrimary: .notPrimary
+      case .notSecondary: .notSecondary
+      case .noSecondary: .noSecondary
+      case .sameSide: .unknownHandle
+      }
+    refuse(code, "\(error)")
+  }
+}

@@ -1,0 +1,194 @@
+import Control
+import Descriptors
+import Glibc
+import LinuxNetworking
+import Packet
+import Replication
+
+// What `jsrctl show` shows.
+extension Engine {
+  func show(_ what: ControlRequest.Report, reply: ReplyPort) {
+    switch what {
+    case .status: reply.send(.status(status()))
+    case .sockets: reply.send(.sockets(node.sockets.map(report)))
+    case .connections: reply.send(.connections(node.sockets.compactMap(connection)))
+    case .statistics: reply.send(.statistics(statistics()))
+    }
+  }
+
+  private func status() -> StatusReport {
+    let arbiter = node.arbiter
+    let lease: StatusReport.Lease =
+      switch arbiter.lease {
+      case .none: .none
+      case .timed: .timed
+      case .endless: .endless
+      }
+    return StatusReport(
+      node: configuration.node, slot: configuration.slot, role: MastershipRole(arbiter.phase),
+      mastership: "\(arbiter.phase)",
+      lease: lease, term: arbiter.term,
+      peer: StatusReport.Peer(
+        node: node.peerName, slot: 1 - configuration.slot, linkUp: arbiter.linkIsUp,
+        role: arbiter.linkIsUp ? arbiter.peerPhase.map(MastershipRole.init) ?? .none : .none,
+        inStep: arbiter.standbyIsReady || (arbiter.phase == .secondary && arbiter.linkIsUp)),
+      arbiter: configuration.mastership.arbiter.rawValue, mode: configuration.mode.rawValue,
+      addresses: configuration.addresses.map(\.description),
+      uplinks: [StatusReport.Uplink(name: uplink.name, running: uplinkCarrier.isRunning)],
+      version: Self.version, uptimeMilliseconds: (Self.now() - startedAt).milliseconds)
+  }
+
+  private func role(of view: ReplicationNode.SocketView) -> MastershipRole {
+    switch view.phase {
+    case .starting, .replicating, .ending: .primary
+    case .attached, .receiving, .snooping, .merging: .secondary
+    case .allocated, .unreplicated: .none
+    }
+  }
+
+  func report(_ view: ReplicationNode.SocketView) -> SocketReport {
+    let isReplicated =
+      switch view.phase {
+      case .replicating, .ending, .snooping: true
+      case .allocated, .attached, .starting, .unreplicated, .receiving, .merging: false
+      }
+    func layer(_ position: UInt64) -> SocketReport.Layer {
+      SocketReport.Layer(initialized: isReplicated, logPosition: position)
+    }
+    let state: SocketState =
+      switch view.phase {
+      case .allocated, .attached: .allocated
+      case .starting, .receiving: .starting
+      case .replicating, .ending: sockets[view.handle]?.closeRequested == nil ? .replicating : .closing
+      case .snooping: .snooping
+      case .merging: .merged
+      case .unreplicated: .unreplicated
+      }
+    return SocketReport(
+      handle: view.handle, peerHandle: view.peer, role: role(of: view), state: state,
+      application: owners[view.handle].flatMap { control.description(of: $0)?.application } ?? "",
+      proto: view.flow.map { "\($0.transport)" }, local: view.flow.map { "\($0.local)" },
+      foreign: view.flow.map { "\($0.remote)" }, sdrl: layer(view.positions.sdrl),
+      prl: layer(view.positions.prl), psrm: layer(view.positions.psrm))
+  }
+
+  private func connection(_ view: ReplicationNode.SocketView) -> ConnectionReport? {
+    guard let flow = view.flow, let block = view.block else { return nil }
+    var unread = 0
+    var unacknowledged = max(0, block.sendNext - block.sendUnacknowledged)
+    var state = "ESTABLISHED"
+    if let socket = sockets[view.handle], socket.closeRequested == nil,
+      let info = try? TCPRepair.info(of: socket.descriptor)
+    {
+      unread = Int(info.unread)
+      unacknowledged = Int(info.unacknowledged)
+      state = Self.stateName(info.state)
+    } else if let pair = pairs[view.handle] {
+      unread = pair.queuedByteCount
+    }
+    return ConnectionReport(
+      proto: "\(flow.transport)", receiveQueue: unread, sendQueue: unacknowledged, local: "\(flow.local)",
+      foreign: "\(flow.remote)", state: state, role: role(of: view), handle: view.handle,
+      sendUnacknowledged: block.sendUnacknowledged.rawValue, sendNext: block.sendNext.rawValue,
+      receiveNext: block.receiveNext.rawValue, sendWindow: block.sendWindow,
+      receiveWindow: block.receiveWindow, receiveRightEdge: block.advertisedEdge.rawValue,
+      maximumSegmentSize: Int(block.negotiated.maximumSegmentSize),
+      sendWindowScale: block.negotiated.sendWindowScale,
+      receiveWindowScale: block.negotiated.receiveWindowScale, sack: block.negotiated.sackPermitted,
+      timestamps: block.negotiated.timestamps,
+      timestampRecent: block.negotiated.timestamps ? block.timestampRecent : nil,
+      timestampLast: block.negotiated.timestamps ? block.timestampSent : nil)
+  }
+
+  /// The names of RFC 9293 for the kernel's numbers (include/net/tcp_states.h).
+  private static func stateName(_ state: UInt8) -> String {
+    let names = [
+      "", "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED",
+      "CLOSE-WAIT", "LAST-ACK", "LISTEN", "CLOSING",
+    ]
+    return Int(state) < names.count ? names[Int(state)] : "\(state)"
+  }
+
+  private func statistics() -> [StatisticsReport] {
+    var lines: [StatisticsReport] = []
+    func add(_ layer: String, _ name: String, _ value: some BinaryInteger, _ unit: String) {
+      lines.append(
+        StatisticsReport(layer: layer, name: name, value: Int64(clamping: value), unit: unit))
+    }
+    let now = node.occupancy
+    let snooped = pairs.values.reduce(0) { $0 + $1.queuedByteCount }
+      + endingPairs.reduce(0) { $0 + $1.queuedByteCount }
+    add("engine", "sockets", now.sockets, "sockets")
+    add("engine", "flows", now.flows, "flows")
+    add("engine", "held_packets", now.heldPackets, "packets")
+    add("engine", "held_bytes", now.heldBytes, "bytes")
+    add("engine", "stored_frames", store.count, "packets")
+    add("engine", "buffered_bytes", now.bufferedBytes + snooped, "bytes")
+    add("engine", "snoop_pairs", pairs.count + endingPairs.count, "pairs")
+    add("engine", "descriptors", Self.openDescriptors(), "descriptors")
+    add("engine", "frames_read", counters.framesRead, "packets")
+    add("engine", "frames_ignored", counters.framesIgnored, "packets")
+    add("engine", "frames_delivered", counters.framesDelivered, "packets")
+    add("engine", "frames_sent", counters.framesSent, "packets")
+    add("engine", "frames_refused", counters.framesRefused, "packets")
+
+    let counts = node.statistics
+    add("kkcm", "link_sessions", counts.linkSessions, "links")
+    add("kkcm", "records_received", counts.recordsReceived, "records")
+    add("kkcm", "records_stale", counts.staleRecords, "records")
+    add("kkcm", "records_unacknowledged", now.unacknowledgedRecords, "records")
+    add("kkcm", "bytes_unacknowledged", now.unacknowledgedRecordBytes, "bytes")
+    add("kkcm", "acknowledgements_sent", counts.acknowledgementsSent, "records")
+    add("kkcm", "acknowledgements_received", counts.acknowledgementsReceived, "records")
+    add("iha", "sockets_replicated", counts.socketsReplicated, "sockets")
+    add("iha", "sockets_unreplicated", counts.socketsUnreplicated, "sockets")
+    add("iha", "sockets_merged", counts.socketsMerged, "sockets")
+    add("sdrl", "packets", counts.outboundPackets, "packets")
+    add("sdrl", "records", counts.sdrlRecordsSent, "records")
+    add("sdrl", "bytes", counts.sdrlBytesSent, "bytes")
+    add("sdrl", "dropped_gap", counts.droppedForGap, "packets")
+    add("prl", "packets", counts.inboundPackets, "packets")
+    add("prl", "records", counts.prlRecordsSent, "records")
+    add("prl", "bytes", counts.prlBytesSent, "bytes")
+    add("prl", "dropped_checksum", counts.droppedForChecksum, "packets")
+    add("prl", "old_duplicates", counts.oldDuplicates, "packets")
+    add("prl", "forwarded_late", counts.forwardedLate, "packets")
+    add("psrm", "records", counts.psrmRecordsSent, "records")
+    add("engine", "passed_at_once", counts.passedAtOnce, "packets")
+    add("engine", "held", counts.held, "packets")
+    add("engine", "released_acknowledged", counts.releasedAfterAcknowledgement, "packets")
+    add("engine", "released_unreplicated", counts.releasedAfterUnreplication, "packets")
+    add("engine", "discarded_handover", counts.discardedAfterHandover, "packets")
+    add("engine", "dropped_limit", counts.droppedForLimit, "packets")
+    add("engine", "dropped_secondary", counts.droppedAsSecondary, "packets")
+    add("engine", "stray_packets", counts.strayPackets, "packets")
+    add("engine", "segments_resent", counters.segmentsResent, "packets")
+    add("mastership", "term", node.arbiter.term, "terms")
+    add("mastership", "probes_sent", counters.probesSent, "probes")
+    add("mastership", "leases_lost", counters.leasesLost, "leases")
+    return lines
+  }
+
+  private static func openDescriptors() -> Int {
+    guard let directory = opendir("/proc/self/fd") else { return 0 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+      if entry.pointee.d_name.0 != 46 { count += 1 }
+    }
+    // The directory itself was open while it was read.
+    return count - 1
+  }
+}
+
+extension MastershipRole {
+  /// A primary that waits for its lease to come back is still the one that has the sockets.
+  init(_ phase: MastershipPhase) {
+    self =
+      switch phase {
+      case .primary, .suspended: .primary
+      case .secondary: .secondary
+      case .starting, .takingOver, .handingOver: .none
+      }
+  }
+}

@@ -1,0 +1,357 @@
+import Control
+import Descriptors
+import Glibc
+import LinuxNetworking
+import Logging
+import NIOCore
+import NIOPosix
+import Packet
+import Replication
+
+/// One routing engine's half of JSR: joins the protocol (``ReplicationNode``) to this machine.
+///
+/// A packet of a replicated flow is forwarded by the kernel's packet filter to the TAP device, read here
+/// (`Engine+Packets`), judged by the node, and written back to the TAP (inbound) or to the uplink
+/// (outbound), at once or when the node says so. Records for the other RE leave through ``Link``. What
+/// applications ask for comes in through the control socket (`Engine+Sockets`).
+///
+/// Everything runs on one event loop. The type is `Sendable` only so that the loop's callbacks can hold it:
+/// every method but `start` and `stop` must be called on that loop.
+public final class Engine: @unchecked Sendable {
+  public static let version = "0.1.0"
+
+  /// Marks the frames that the engine itself sends, so that the packet filter does not steer them back.
+  static let packetMark: UInt32 = 0x4a53_5201
+
+  let configuration: Configuration
+  let logger: Logger
+  let eventLoop: any EventLoop
+  let startedAt: Instant
+
+  let uplink: NetworkInterface
+  let uplinkCarrier: Carrier
+  let linkCarrier: LinkCarrier?
+  let tap: TapDevice
+  let packetSocket: PacketSocket
+  let rawSocket: RawIPSocket
+  let filter: PacketFilter
+
+  var node: ReplicationNode
+  var store = FrameStore()
+  var counters = EngineCounters()
+  var link: Link!
+  var control: ControlServer!
+  var monitor: ReadinessMonitor!
+  private var inputs: [any Channel] = []
+  private var ticker: RepeatedTask?
+  private var isStopping = false
+  private var failure: (String) -> Void = { _ in }
+
+  /// Arrays for actions, so that carrying them out allocates nothing.
+  private var spareBatches: [[Action]] = []
+  /// No packet of the present batch has been read before this one.
+  var batchIsFresh = true
+
+  /// What applications own.
+  var owners: [Handle: ClientID] = [:]
+  var sockets: [Handle: ReplicatedSocket] = [:]
+  var pendingReplications: [Handle: PendingReplication] = [:]
+  var pairs: [Handle: SnoopPair] = [:]
+  /// Pairs that have ended but whose application has not read all.
+  var endingPairs: [SnoopPair] = []
+  var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
+  var steeringAdditions: [(handle: Handle, flow: Flow)] = []
+  var steeringRemovals: [Flow] = []
+  var announcedPrimary = false
+  var announcements: [Scheduled<Void>] = []
+
+  /// How often the protocol looks at the clock.
+  static let tickInterval = TimeAmount.milliseconds(5)
+
+  // MARK: Start and stop
+
+  /// Prepares the machine: TAP device, packet filter, packet sockets. Nothing runs yet.
+  ///
+  /// - Throws: `EngineError`, which says what is missing.
+  public init(_ configuration: Configuration, on eventLoop: any EventLoop, logger: Logger) throws(EngineError) {
+    self.configuration = configuration
+    self.eventLoop = eventLoop
+    self.logger = logger
+    startedAt = Self.now()
+    for replicated in configuration.addresses where replicated.address.family == .v6 {
+      throw .unsupported("replicated address \(replicated): IPv6 is not supported by this version")
+    }
+    let uplinkName = configuration.uplinks[0]
+    do throws(SystemError) {
+      uplink = try NetworkInterface(named: uplinkName)
+      uplinkCarrier = try Carrier(of: uplinkName)
+      linkCarrier = try LinkCarrier(address: configuration.link.listen.address)
+      tap = try TapDevice(named: "jsr0", mtu: uplink.mtu, hardwareAddress: uplink.hardwareAddress)
+      packetSocket = try PacketSocket(interface: uplink, mark: Self.packetMark)
+      rawSocket = try RawIPSocket(mark: Self.packetMark)
+    } catch {
+      throw EngineError(error)
+    }
+    let addresses = configuration.addresses.map(\.address)
+    do throws(PacketFilterError) {
+      filter = try PacketFilter(mark: Self.packetMark)
+      try filter.install(uplinks: [PacketFilter.Uplink(uplink, tapName: tap.name)], replicated: addresses)
+    } catch {
+      throw .packetFilter(error)
+    }
+    node = ReplicationNode(
+      ReplicationNode.Configuration(
+        node: configuration.node, slot: configuration.slot,
+        priority: UInt16(configuration.mastership.priority),
+        timing: PairTiming(
+          interval: Nanoseconds(configuration.mastership.keepalive.interval),
+          misses: configuration.mastership.keepalive.misses),
+        mode: configuration.mode == .strict ? .strict : .overlap, timeouts: LayerTimeouts(configuration.timeouts),
+        socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
+        recordLimit: configuration.limits.record, incarnation: Self.incarnation()),
+      now: startedAt)
+  }
+
+  /// Starts everything and returns when the engine is ready for its other half and for applications.
+  ///
+  /// - Parameter failed: called once, on the event loop, if the engine cannot go on.
+  public func start(failed: @escaping @Sendable (String) -> Void) async throws {
+    try await eventLoop.submit { try self.startOnLoop(failed: failed) }.get()
+    try await attachInputs()
+  }
+
+  private func startOnLoop(failed: @escaping @Sendable (String) -> Void) throws {
+    failure = failed
+    dropAddresses()
+    monitor = try ReadinessMonitor { [self] token, _ in
+      eventLoop.execute { self.becameReady(token) }
+    }
+    control = ControlServer(
+      path: configuration.control, eventLoop: eventLoop, logger: logger, delegate: self)
+    try control.start()
+    link = Link(
+      engine: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
+      logger: logger)
+    try link.start()
+    ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in tick() }
+  }
+
+  private func attachInputs() async throws {
+    let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
+    try await attach(tap.descriptor, capacity: frameCapacity) { TapHandler($0) }
+    let arp = try UplinkListener(interface: uplink, for: .addressResolution)
+    try await attach(arp.descriptor, capacity: 2048) { engine in
+      UplinkHandler { engine.addressResolutionArrived($0) }
+    }
+    let keepalives = try UplinkListener(interface: uplink, for: .keepalives)
+    try await attach(keepalives.descriptor, capacity: 2048) { engine in
+      UplinkHandler { engine.uplinkKeepaliveArrived($0) }
+    }
+  }
+
+  /// Reads a device with the event loop, one frame at a time, through a duplicate of its descriptor.
+  private func attach<Handler: ChannelInboundHandler>(
+    _ descriptor: Int32, capacity: Int, handler: @escaping @Sendable (Engine) -> Handler
+  ) async throws {
+    let duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+    guard duplicate >= 0 else { throw SystemError("fcntl(F_DUPFD_CLOEXEC)") }
+    let channel = try await NIOPipeBootstrap(group: eventLoop)
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: capacity))
+      .channelOption(.maxMessagesPerRead, value: 32)
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(handler(self))
+        }
+      }
+      .takingOwnershipOfDescriptor(input: duplicate)
+      .get()
+    try await eventLoop.submit { self.inputs.append(channel) }.get()
+  }
+
+  /// Ends in order: hands mastership over if somebody can take it; otherwise leaves connections alone, as
+  /// ordinary sockets of this machine.
+  public func stop() async {
+    try? await eventLoop.submit { self.beginStop() }.get()
+    // The handover takes a few milliseconds; whoever cannot take it by then will find out by himself.
+    for _ in 0..<100 {
+      let isDone = (try? await eventLoop.submit { self.node.arbiter.phase != .handingOver }.get()) ?? true
+      if isDone { break }
+      try? await Task.sleep(for: .milliseconds(10))
+    }
+    try? await eventLoop.submit { self.finishStop() }.get()
+  }
+
+  private func beginStop() {
+    isStopping = true
+    if node.arbiter.standbyIsReady { try? node.releaseMastership(now: Self.now()) }
+    settle()
+  }
+
+  private func finishStop() {
+    let staysPrimary = node.arbiter.phase == .primary
+    ticker?.cancel()
+    for announcement in announcements { announcement.cancel() }
+    link?.stop()
+    control?.close()
+    for channel in inputs { channel.close(promise: nil) }
+    monitor?.close()
+    do throws(PacketFilterError) {
+      if staysPrimary {
+        try filter.remove()
+      } else {
+        // Sockets of a lost mastership may still be about; the fence outlives the engine.
+        try filter.revokeLease(configuration.addresses.map(\.address))
+      }
+    } catch {
+      logger.error("packet filter: \(error)")
+    }
+  }
+
+  /// Something without which the engine cannot work is gone.
+  func fail(because reason: String) {
+    guard !isStopping else { return }
+    isStopping = true
+    logger.critical("\(reason)")
+    failure(reason)
+  }
+
+  // MARK: Time
+
+  static func now() -> Instant {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Instant(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+  }
+
+  private static func incarnation() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return UInt64(time.tv_sec) << 20
+  }
+
+  private func tick() {
+    let now = Self.now()
+    node.uplinkChanged(isRunning: uplinkCarrier.isRunning)
+    watchLinkCarrier(now: now)
+    node.tick(now: now)
+    sweepSockets(now: now)
+    settle()
+  }
+
+  private func watchLinkCarrier(now: Instant) {
+    guard linkCarrier?.isRunning == false else { return }
+    link.drop()
+    node.linkClosed(byPeer: false, carrierLost: true, now: now)
+  }
+
+  // MARK: Actions
+
+  /// Carries out what the protocol has asked for, and whatever that leads to; then writes what is due.
+  func settle() {
+    drain(.nothing)
+    flushSteering()
+    link.flush()
+  }
+
+  /// What the ranges in actions refer to.
+  enum ActionContext {
+    case nothing
+    /// A packet: the virtio-net header, then the frame.
+    case packet(ByteBuffer)
+    case link(UnsafeRawBufferPointer)
+  }
+
+  func drain(_ context: ActionContext) {
+    while !node.actions.isEmpty {
+      var batch = takeBatch()
+      for action in batch { perform(action, context) }
+      giveBack(&batch)
+    }
+  }
+
+  /// What the protocol has asked for so far; it goes on with an empty array.
+  func takeBatch() -> [Action] {
+    var batch = spareBatches.popLast() ?? []
+    swap(&batch, &node.actions)
+    return batch
+  }
+
+  func giveBack(_ batch: inout [Action]) {
+    batch.removeAll(keepingCapacity: true)
+    spareBatches.append(batch)
+    batch = []
+  }
+
+  func perform(_ action: Action, _ context: ActionContext) {
+    switch action {
+    case .release(let reference): release(reference)
+    case .replay(let reference): replay(reference)
+    case .discard(let reference): _ = store.take(reference)
+    case .injectLate(let range):
+      guard case .link(let bytes) = context else { preconditionFailure("late frames come from the link") }
+      inject(UnsafeRawBufferPointer(rebasing: bytes[range]))
+
+    case .appendSegment(let record):
+      guard case .packet(let buffer) = context else { preconditionFailure("a segment comes from a packet") }
+      link.append(record, of: buffer, origin: VirtioNetHeader.byteCount)
+    case .appendLateFrame(let header):
+      guard case .packet(let buffer) = context else { preconditionFailure("a frame comes from a packet") }
+      link.append(header, body: buffer)
+    case .send(let record): link.append(record)
+    case .closeLink(let reason): closeLink(because: reason)
+    case .sendOnUplink(let keepalive): sendOnUplink(keepalive)
+
+    case .snoop(let handle, let stream, let range):
+      guard case .link(let bytes) = context else { preconditionFailure("snooped bytes come from the link") }
+      snoop(UnsafeRawBufferPointer(rebasing: bytes[range]), handle, stream)
+    case .snoopOwned(let handle, let stream, let bytes): bytes.withUnsafeBytes { snoop($0, handle, stream) }
+    case .endSnoop(let handle, let stream): endSnoop(handle, stream)
+
+    case .steer(let handle, let flow): steeringAdditions.append((handle, flow))
+    case .unsteer(let flow): unsteer(flow)
+    case .replicated(let handle): replicationBegan(handle)
+    case .refused(let handle, let reason): replicationRefused(handle, reason)
+    case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
+    case .peerClosed(let handle): peerClosed(handle)
+    case .inspect(let handle): inspect(handle)
+    case .silence(let handle): silence(handle)
+
+    case .grantLease(let duration): grantLease(duration)
+    case .renewLease(let duration): renewLease(duration)
+    case .revokeLease: revokeLease()
+    case .takeAddresses: takeAddresses()
+    case .dropAddresses: dropAddresses()
+    case .probe: probeAddresses()
+    case .phaseChanged(let phase): phaseChanged(phase)
+    case .standbyChanged(let isReady):
+      publish(isReady ? .secondaryUp : .secondaryDown(reason: "no secondary is in step"))
+
+    case .log(let level, let text):
+      switch level {
+      case .debug: logger.debug("\(text)")
+      case .info: logger.info("\(text)")
+      case .warning: logger.warning("\(text)")
+      case .error: logger.error("\(text)")
+      }
+    }
+  }
+}
+
+extension Nanoseconds {
+  /// Below a nanosecond is cut off.
+  init(_ duration: Duration) {
+    let (seconds, attoseconds) = duration.components
+    self.init(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
+  }
+
+  var duration: Duration { .nanoseconds(count) }
+}
+
+extension LayerTimeouts {
+  init(_ timeouts: Configuration.Timeouts) {
+    self.init()
+    prl = Nanoseconds(timeouts.prl)
+    sdrl = Nanoseconds(timeouts.sdrl)
+    psrm = Nanoseconds(timeouts.psrm)
+  }
+}

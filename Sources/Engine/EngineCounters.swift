@@ -1,0 +1,17 @@
+/// What the engine has counted since it started, beside what the protocol counts.
+struct EngineCounters {
+  /// Frames read from the TAP device.
+  var framesRead: UInt64 = 0
+  /// Frames that were no TCP segment of anybody's: chatter of the TAP device itself.
+  var framesIgnored: UInt64 = 0
+  /// Frames delivered to the kernel.
+  var framesDelivered: UInt64 = 0
+  /// Frames put on the uplink.
+  var framesSent: UInt64 = 0
+  /// Frames that the kernel did not take; TCP sends them again.
+  var framesRefused: UInt64 = 0
+  /// Segments resent at a merge.
+  var segmentsResent: UInt64 = 0
+  var probesSent: UInt64 = 0
+  var leasesLost: UInt64 = 0
+}

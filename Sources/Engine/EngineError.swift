@@ -1,0 +1,34 @@
+import Descriptors
+import Glibc
+import LinuxNetworking
+
+/// Why the engine cannot start on this machine.
+public enum EngineError: Error, Sendable, CustomStringConvertible {
+  /// A privilege is missing.
+  case notPermitted(SystemError)
+  /// A feature of the kernel, or a device, is missing.
+  case unavailable(SystemError)
+  case packetFilter(PacketFilterError)
+  case unsupported(String)
+
+  init(_ error: SystemError) {
+    self = error.code == EPERM || error.code == EACCES ? .notPermitted(error) : .unavailable(error)
+  }
+
+  public var description: String {
+    switch self {
+    case .notPermitted(let error): "\(error); jsrd needs CAP_NET_ADMIN and CAP_NET_RAW"
+    case .unavailable(let error): "\(error)"
+    case .packetFilter(let error): "packet filter: \(error)"
+    case .unsupported(let what): what
+    }
+  }
+
+  /// What `jsrd` ends with (sysexits.h): 77 for a missing privilege, 69 for anything else that is not there.
+  public var exitStatus: Int32 {
+    switch self {
+    case .notPermitted: EX_NOPERM
+    case .unavailable, .packetFilter, .unsupported: EX_UNAVAILABLE
+    }
+  }
+}

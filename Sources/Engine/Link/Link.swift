@@ -1,0 +1,207 @@
+import Logging
+import NIOCore
+import NIOPosix
+import Packet
+import Replication
+
+/// The inter-RE link: makes the one TCP connection between the two engines, again and again, and carries
+/// records over it.
+///
+/// The RE with slot 0 listens and that with slot 1 connects, so that there is never a choice between two
+/// connections. Records are collected and written together when the event at hand has been dealt with; a
+/// large payload goes out from the buffer it was read into.
+final class Link {
+  private let engine: Engine
+  private let eventLoop: any EventLoop
+  private let configuration: Configuration.Link
+  private let slot: UInt8
+  private let logger: Logger
+
+  private var listener: (any Channel)?
+  private var channel: (any Channel)?
+  private var handler: LinkHandler?
+  private var isStopping = false
+  private var batch: ByteBuffer
+  private var hasWritten = false
+
+  /// Time between two attempts to connect.
+  static let retryDelay = TimeAmount.milliseconds(100)
+  /// From this size on a payload is not copied into the batch.
+  static let gatherThreshold = 16 << 10
+  static let batchCapacity = 64 << 10
+
+  init(engine: Engine, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8, logger: Logger) {
+    self.engine = engine
+    self.eventLoop = eventLoop
+    self.configuration = configuration
+    self.slot = slot
+    self.logger = logger
+    batch = ByteBufferAllocator().buffer(capacity: Self.batchCapacity)
+  }
+
+  // MARK: The connection
+
+  func start() throws {
+    if slot == 0 { try listen() } else { connect() }
+  }
+
+  private func listen() throws {
+    let box = NIOLoopBound(self, eventLoop: eventLoop)
+    let address = try Self.address(configuration.listen)
+    let future = ServerBootstrap(group: eventLoop)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .childChannelOption(
+        .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+      .childChannelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
+        }
+      }
+      .bind(to: address)
+    future.whenComplete { result in
+      switch result {
+      case .success(let listener): box.value.listener = listener
+      case .failure(let error):
+        box.value.engine.fail(because: "cannot listen for the other RE on \(box.value.configuration.listen): \(error)")
+      }
+    }
+  }
+
+  private func connect() {
+    guard !isStopping, let address = try? Self.address(configuration.connect) else { return }
+    let box = NIOLoopBound(self, eventLoop: eventLoop)
+    ClientBootstrap(group: eventLoop)
+      .connectTimeout(.milliseconds(500))
+      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .channelOption(
+        .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
+        }
+      }
+      .connect(to: address)
+      .whenFailure { _ in box.value.connectLater() }
+  }
+
+  private func connectLater() {
+    let box = NIOLoopBound(self, eventLoop: eventLoop)
+    eventLoop.scheduleTask(in: Self.retryDelay) { box.value.connect() }
+  }
+
+  private static func address(_ endpoint: Endpoint) throws -> NIOCore.SocketAddress {
+    try NIOCore.SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port))
+  }
+
+  func opened(_ channel: any Channel, handler: LinkHandler) {
+    let remote = channel.remoteAddress?.ipAddress
+    guard remote.flatMap({ IPAddress($0) }) == configuration.connect.address else {
+      logger.warning(
+        "KKCM connection from \(remote ?? "an unknown address") refused: the other RE is \(configuration.connect.address)")
+      handler.closeLocally(channel)
+      return
+    }
+    guard self.channel == nil else {
+      handler.closeLocally(channel)
+      return
+    }
+    self.channel = channel
+    self.handler = handler
+    batch.clear()
+    engine.linkOpened()
+  }
+
+  func ended(_ channel: any Channel, byPeer: Bool) {
+    if self.channel === channel {
+      self.channel = nil
+      handler = nil
+      engine.linkEnded(byPeer: byPeer, carrierLost: false)
+    }
+    if slot == 1, !isStopping, self.channel == nil { connectLater() }
+  }
+
+  /// Ends the connection from this side; the engine is told nothing, since it asked.
+  func drop() {
+    guard let channel, let handler else { return }
+    self.channel = nil
+    self.handler = nil
+    handler.closeLocally(channel)
+  }
+
+  /// Writes what is left, ends the connection and makes no new one.
+  func stop() {
+    isStopping = true
+    listener?.close(promise: nil)
+    flush()
+    drop()
+  }
+
+  // MARK: Input
+
+  func received(_ bytes: ByteBuffer, on channel: any Channel) -> Int {
+    guard self.channel === channel else { return bytes.readableBytes }
+    return bytes.withUnsafeReadableBytes { engine.linkReceived($0) }
+  }
+
+  func batchEnded() { engine.settle() }
+
+  // MARK: Output
+
+  /// Appends a whole record.
+  func append(_ record: [UInt8]) {
+    guard channel != nil else { return }
+    batch.writeBytes(record)
+    writeBatchIfLarge()
+  }
+
+  /// Appends a record whose payload lies in `packet`, counted from `origin`.
+  func append(_ record: SegmentRecord, of packet: ByteBuffer, origin: Int) {
+    guard channel != nil else { return }
+    batch.writeWithUnsafeMutableBytes(minimumWritableBytes: SegmentRecord.fixedByteCount) { bytes in
+      record.store(in: bytes)
+      return SegmentRecord.fixedByteCount
+    }
+    let start = packet.readerIndex + origin + record.payload.lowerBound
+    appendPayload(packet, at: start, count: record.payload.count)
+  }
+
+  /// Appends a record whose body is all of `packet`.
+  func append(_ header: RecordHeader, body packet: ByteBuffer) {
+    guard channel != nil else { return }
+    batch.writeWithUnsafeMutableBytes(minimumWritableBytes: RecordHeader.byteCount) { bytes in
+      header.store(in: bytes)
+      return RecordHeader.byteCount
+    }
+    appendPayload(packet, at: packet.readerIndex, count: packet.readableBytes)
+  }
+
+  private func appendPayload(_ packet: ByteBuffer, at start: Int, count: Int) {
+    guard count > 0, let payload = packet.getSlice(at: start, length: count) else { return }
+    if count < Self.gatherThreshold {
+      batch.writeImmutableBuffer(payload)
+      writeBatchIfLarge()
+    } else {
+      writeBatch()
+      channel?.write(payload, promise: nil)
+    }
+  }
+
+  private func writeBatchIfLarge() { if batch.readableBytes >= Self.batchCapacity { writeBatch() } }
+
+  private func writeBatch() {
+    guard let channel, batch.readableBytes > 0 else { return }
+    channel.write(batch, promise: nil)
+    hasWritten = true
+    batch = channel.allocator.buffer(capacity: Self.batchCapacity)
+  }
+
+  /// Puts everything appended so far on the wire.
+  func flush() {
+    guard let channel else { return }
+    writeBatch()
+    guard hasWritten else { return }
+    hasWritten = false
+    channel.flush()
+  }
+}

@@ -1,0 +1,82 @@
+import LinuxNetworking
+import NIOCore
+import Packet
+import Replication
+
+// The way of a packet: from the TAP device to a verdict, and out again.
+extension Engine {
+  /// One frame from the TAP device, behind its virtio-net header.
+  func frameArrived(_ buffer: ByteBuffer) {
+    counters.framesRead += 1
+    judge(buffer)
+    batchIsFresh = false
+  }
+
+  /// There are no more frames for now.
+  func frameBatchEnded() {
+    batchIsFresh = true
+    node.flushBlocks(now: Self.now())
+    settle()
+  }
+
+  private func judge(_ buffer: ByteBuffer) {
+    buffer.withUnsafeReadableBytes { bytes in
+      guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else {
+        counters.framesIgnored += 1
+        return
+      }
+      let frame = UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...])
+      // The TAP device has the address of the uplink, so frames need no rewriting on their way, and the
+      // source tells where a frame came from.
+      let isOutbound = Ethernet.source(frame) == uplink.hardwareAddress
+      guard let packet = TCPPacket(frame) else {
+        counters.framesIgnored += 1
+        return
+      }
+      let now = Self.now()
+      let verdict =
+        isOutbound
+        ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
+        : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
+          VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame)
+        }
+      if verdict == .hold { store.put(buffer, isOutbound: isOutbound) }
+      if !node.actions.isEmpty {
+        drain(.packet(buffer))
+        // The round trip to the other RE begins before the packet goes on: most packets come alone.
+        if batchIsFresh { link.flush() }
+      }
+      if verdict == .pass { emit(bytes, isOutbound: isOutbound) }
+    }
+  }
+
+  /// Puts a frame back on its way.
+  private func emit(_ bytes: UnsafeRawBufferPointer, isOutbound: Bool) {
+    let error: Int32
+    if isOutbound {
+      error = packetSocket.send(bytes)
+      counters.framesSent += 1
+    } else {
+      error = tap.write(bytes)
+      counters.framesDelivered += 1
+    }
+    if error != 0 { counters.framesRefused += 1 }
+  }
+
+  func release(_ reference: FrameReference) {
+    let frame = store.take(reference)
+    frame.bytes.withUnsafeReadableBytes { emit($0, isOutbound: frame.isOutbound) }
+  }
+
+  func replay(_ reference: FrameReference) { judge(store.take(reference).bytes) }
+
+  /// A frame that reached the other RE: as if it had arrived here.
+  func inject(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else { return }
+    var buffer = ByteBuffer(bytes: bytes)
+    buffer.withUnsafeMutableReadableBytes { bytes in
+      uplink.hardwareAddress.store(in: bytes, at: VirtioNetHeader.byteCount)
+    }
+    judge(buffer)
+  }
+}

@@ -1,0 +1,143 @@
+import CLinux
+import Descriptors
+import Glibc
+import NIOCore
+
+/// One stream of a snoop pair: a Unix stream socket that the application reads at one end and the engine
+/// fills at the other.
+///
+/// What the socket does not take waits here, up to the configured limit; the protocol lets go of a pair
+/// that passes it. The engine keeps a duplicate of the application's end, so that a merge can take back
+/// what was not read: a byte is then in the live socket or was read here, never both.
+struct SnoopOutput: ~Copyable {
+  enum Progress {
+    case done
+    /// The socket is full; try again when it can be written.
+    case blocked
+    /// The application has closed its end.
+    case broken
+  }
+
+  private var writeEnd: OwnedDescriptor?
+  /// The number of `writeEnd`; open unless `isFinished`.
+  private let number: Int32
+  /// Whether everything was written and the end with it.
+  private(set) var isFinished = false
+  private let readEnd: OwnedDescriptor
+  private var queue = ByteBuffer()
+  private var endIsDue = false
+  /// Bytes that have been promised and not yet written or queued.
+  private var reserved = 0
+
+  /// Bytes that the socket may hold beside the queue.
+  static let socketBufferByteCount: Int32 = 1 << 20
+
+  /// - Parameter application: receives the open descriptor that the application is to own.
+  init(application applicationEnd: inout Int32) throws(SystemError) {
+    var ends: (Int32, Int32) = (-1, -1)
+    let result = withUnsafeMutableBytes(of: &ends) {
+      socketpair(
+        AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0,
+        $0.baseAddress!.assumingMemoryBound(to: Int32.self))
+    }
+    guard result == 0 else { throw SystemError("socketpair") }
+    let writeEnd = OwnedDescriptor(owning: ends.0)
+    let application = OwnedDescriptor(owning: ends.1)
+    let readEnd = try application.duplicate()
+    // A larger buffer spares wake-ups; what the kernel grants will do.
+    var size = Self.socketBufferByteCount
+    _ = setsockopt(writeEnd.rawValue, SOL_SOCKET, SO_SNDBUFFORCE, &size, socklen_t(MemoryLayout<Int32>.size))
+    _ = shutdown(writeEnd.rawValue, Int32(SHUT_RD))
+    number = writeEnd.rawValue
+    self.writeEnd = consume writeEnd
+    self.readEnd = readEnd
+    applicationEnd = application.release()
+  }
+
+  /// The descriptor to watch when `blocked`; `nil` once the stream has ended.
+  var descriptor: Int32? { isFinished ? nil : number }
+
+  /// Bytes that wait outside the socket.
+  var queuedByteCount: Int { queue.readableBytes }
+
+  /// Sets room aside for `count` bytes; false if that passes `limit`.
+  mutating func reserve(_ count: Int, limit: Int) -> Bool {
+    guard queue.readableBytes + reserved + count <= limit else { return false }
+    reserved += count
+    return true
+  }
+
+  /// Writes bytes for which room was reserved.
+  mutating func write(_ bytes: UnsafeRawBufferPointer) -> Progress {
+    reserved = max(0, reserved - bytes.count)
+    guard !isFinished else { return .broken }
+    guard queue.readableBytes == 0 else {
+      queue.writeBytes(bytes)
+      return .blocked
+    }
+    var offset = 0
+    while offset < bytes.count {
+      let sent = Glibc.send(
+        number, bytes.baseAddress! + offset, bytes.count - offset, Int32(MSG_NOSIGNAL))
+      if sent > 0 {
+        offset += sent
+      } else if errno == EAGAIN {
+        queue.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[offset...]))
+        return .blocked
+      } else if errno != EINTR {
+        return .broken
+      }
+    }
+    return .done
+  }
+
+  /// Goes on with what waits.
+  mutating func resume() -> Progress {
+    guard !isFinished else { return .done }
+    while queue.readableBytes > 0 {
+      let number = number
+      let sent = queue.withUnsafeReadableBytes {
+        Glibc.send(number, $0.baseAddress!, $0.count, Int32(MSG_NOSIGNAL))
+      }
+      if sent > 0 {
+        queue.moveReaderIndex(forwardBy: sent)
+        queue.discardReadBytes()
+      } else if errno == EAGAIN {
+        return .blocked
+      } else if errno != EINTR {
+        return .broken
+      }
+    }
+    if endIsDue { finish() }
+    return .done
+  }
+
+  /// Ends the stream behind what waits.
+  mutating func end() {
+    endIsDue = true
+    if queue.readableBytes == 0 { finish() }
+  }
+
+  private mutating func finish() {
+    isFinished = true
+    writeEnd = nil
+  }
+
+  /// Takes back what the application has not read, and ends the stream at that point.
+  mutating func takeBack() -> [UInt8] {
+    var result: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+      let count = recv(readEnd.rawValue, &chunk, chunk.count, Int32(MSG_DONTWAIT))
+      if count > 0 {
+        result.append(contentsOf: chunk[..<count])
+      } else if count == 0 || errno != EINTR {
+        break
+      }
+    }
+    result.append(contentsOf: queue.readableBytesView)
+    queue.clear()
+    finish()
+    return result
+  }
+}

@@ -1,0 +1,28 @@
+import Control
+import Descriptors
+import Synchronization
+
+/// What the engine answered to one request, on its way from the reading thread to the task that asked.
+///
+/// A class, because a continuation can carry no value that must not be copied, and descriptors must not.
+final class EngineAnswer: Sendable {
+  let body: ControlReply.Body
+  private let descriptors: Mutex<DescriptorParcel>
+
+  init(_ body: ControlReply.Body, descriptors: consuming DescriptorParcel) {
+    self.body = body
+    self.descriptors = Mutex(descriptors)
+  }
+
+  /// Takes out the next descriptor as a socket.
+  ///
+  /// - Throws: `.misunderstood` if the engine sent fewer than the protocol says.
+  func takeSocket() throws(JSRError) -> Socket {
+    let number = descriptors.withLock { descriptors -> Int32? in
+      guard let descriptor = descriptors.takeFirst() else { return nil }
+      return descriptor.release()
+    }
+    guard let number else { throw .misunderstood("a descriptor is missing") }
+    return Socket(owning: number)
+  }
+}

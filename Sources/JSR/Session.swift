@@ -1,0 +1,142 @@
+import Control
+
+/// A connection to the engine of this routing engine, through which an application replicates sockets.
+///
+/// A session may be used from any task or thread. Calls are answered in any order and do not react to
+/// cancellation: a call that could be given up in the middle would leave it open who owns the socket.
+public final class Session: Sendable {
+  /// Where `jsrd` listens unless its configuration says otherwise.
+  public static let defaultPath = "/run/jsr/jsrd.sock"
+
+  /// The name of this routing engine, such as `re0`.
+  public let node: String
+  /// The slot of this routing engine, 0 or 1; also the first byte of every handle allocated here.
+  public let slot: UInt8
+  /// The version of the engine.
+  public let engineVersion: String
+
+  /// What happens, in order, from the start of the session on; ends after `.engineGone`.
+  ///
+  /// There is one stream for each session, for one reader. Up to 16,384 events wait for a slow reader; those
+  /// beyond are dropped and counted in `.missed`, which comes where they would have been.
+  public let events: AsyncStream<Event>
+
+  private let connection: EngineConnection
+
+  private init(_ connection: EngineConnection, _ welcome: ControlReply.Welcome) {
+    self.connection = connection
+    node = welcome.node
+    slot = welcome.slot
+    engineVersion = welcome.engineVersion
+    let buffer = connection.events
+    events = AsyncStream { await buffer.next() }
+  }
+
+  deinit { connection.close() }
+
+  /// Connects to the engine of this routing engine.
+  ///
+  /// - Parameters:
+  ///   - path: the engine's control socket.
+  ///   - application: a name that `jsrctl show sockets` prints.
+  /// - Throws: `.unreachable` if no engine listens or answers within 5 seconds; `.refused` if it has too many
+  ///   clients or speaks another version.
+  public static func connect(
+    to path: String = defaultPath, application: String
+  ) async throws(JSRError) -> Session {
+    let (connection, welcome) = try await EngineConnection.open(path: path, application: application)
+    return Session(connection, welcome)
+  }
+
+  /// Ends the session: pending calls fail with `.engineGone`, the event stream ends with it, and the engine
+  /// frees handles that have no socket. Also done when the session is let go.
+  public func close() { connection.close() }
+
+  /// Names a socket that is going to be replicated, on the primary.
+  public func allocate() async throws(JSRError) -> Handle {
+    try handle(in: await connection.call(.allocate))
+  }
+
+  /// Gives back a handle that has no socket.
+  public func free(_ handle: Handle) async throws(JSRError) { try done(await connection.call(.free(handle))) }
+
+  /// Replicates a connected socket. It is given to the engine for the handshake and comes back in the result,
+  /// also when the engine refuses.
+  ///
+  /// - Parameters:
+  ///   - socket: an established TCP connection; unread and unacknowledged bytes are no obstacle.
+  ///   - primary: a handle from `allocate`.
+  ///   - secondary: the handle that the other instance got from `attach(primary:)`.
+  public func replicate(
+    _ socket: consuming Socket, primary: Handle, secondary: Handle
+  ) async -> ReplicationOutcome {
+    do throws(JSRError) {
+      let request = ControlRequest.Body.replicate(primary: primary, secondary: secondary)
+      try done(await connection.call(request, lending: socket.descriptor))
+    } catch {
+      return .refused(socket, error)
+    }
+    return .replicating(socket)
+  }
+
+  /// Ends replication of a socket, which goes on as an ordinary one. The snoop pair of the other routing
+  /// engine ends after the bytes replicated so far.
+  public func unreplicate(_ handle: Handle) async throws(JSRError) {
+    try done(await connection.call(.unreplicate(handle)))
+  }
+
+  /// Ends a replicated or merged socket in order: closes `socket` and the engine's duplicate, so that the
+  /// kernel sends its FIN. The engine frees the handle when both directions are closed.
+  public func close(_ socket: consuming Socket, handle: Handle) async throws(JSRError) {
+    _ = consume socket
+    try done(await connection.call(.close(handle)))
+  }
+
+  /// Makes the snoop pair for a handle of the primary. Bytes come once the primary has replicated its socket
+  /// with the pair's handle as `secondary`.
+  public func attach(primary: Handle) async throws(JSRError) -> SnoopPair {
+    let answer = try await connection.call(.attach(primary: primary))
+    let handle = try handle(in: answer)
+    let rcv = try answer.takeSocket()
+    let snd = try answer.takeSocket()
+    return SnoopPair(handle: handle, rcv: rcv, snd: snd)
+  }
+
+  /// Turns a snoop pair into the live socket, on the new primary, after `.mastershipGained`.
+  ///
+  /// What was not read from `rcv` when this is called becomes the receive queue of the live socket, and both
+  /// descriptors of the pair end. Bytes already in `snd` stay readable: read them to the end to know where the
+  /// outgoing stream stands. A byte is read either from `rcv` or from the live socket, never from both.
+  public func merge(_ handle: Handle) async throws(JSRError) -> Socket {
+    let answer = try await connection.call(.merge(handle))
+    try done(answer)
+    return try answer.takeSocket()
+  }
+
+  /// The state of one handle of this routing engine.
+  public func status(of handle: Handle) async throws(JSRError) -> SocketStatus {
+    let answer = try await connection.call(.status(handle))
+    guard case .socket(let report) = answer.body else { throw Self.unexpected }
+    return SocketStatus(report)
+  }
+
+  /// The part that this routing engine plays at the moment.
+  public func role() async throws(JSRError) -> Role {
+    let answer = try await connection.call(.show(.status))
+    guard case .status(let report) = answer.body else { throw Self.unexpected }
+    return report.role
+  }
+
+  private func done(_ answer: EngineAnswer) throws(JSRError) {
+    guard case .done = answer.body else { throw Self.unexpected }
+  }
+
+  private func handle(in answer: EngineAnswer) throws(JSRError) -> Handle {
+    guard case .handle(let handle) = answer.body else { throw Self.unexpected }
+    return handle
+  }
+
+  private static var unexpected: JSRError {
+    .misunderstood("another answer came than the one that was asked for")
+  }
+}

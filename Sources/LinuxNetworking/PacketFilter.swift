@@ -1,0 +1,360 @@
+// Theory of operation
+//
+// One table, `netdev jsr`, does two things on every uplink.
+//
+// Steering (DESIGN 4.1): packets of the flows in a set are forwarded to the TAP, on the ingress hook before
+// the local stack sees them, and on the egress hook after it has built the whole frame. Packets that carry
+// the engine's mark are those it has released, and pass.
+//
+// The fence (DESIGN 4.6): on egress, before anything else, whatever speaks for a replicated address that
+// has no lease is dropped: packets from it, ARP that names it as the sender, neighbour advertisements for
+// it. The mark makes no difference. A lease is a set element with a timeout, which the kernel ends by
+// itself. The table has no owner (`flags owner`), so that it outlives the process: an engine that died
+// leaves the fence behind, shut as soon as the lease has run out.
+//
+// The ingress chain has priority -300, so that a flow is steered before anything else on the device looks at
+// it; the egress chain has 300, so that the fence has the last word, after whatever other tables made of
+// the packet.
+//
+// Relied on, each point tried:
+//
+// - One run of libnftables is one netlink batch, which the kernel commits whole or not at all
+//   (net/netfilter/nf_tables_api.c, nf_tables_commit): one flip of the generation, which a chain reads once
+//   per packet. This holds within a chain. Two hooks can see the flip between them, so replacing a base
+//   chain by a new one would open the fence for an instant; therefore chains of an earlier run are kept, and
+//   flushed and filled again in one transaction. Chains are named after the index of their interface, which
+//   is what makes them the same chain.
+// - An element that has run out counts as gone at once, though its memory is collected later
+//   (nft_rhash_cmp in net/netfilter/nft_set_hash.c). Deleting it fails with ENOENT, and with it the batch:
+//   `delete` and `add` in one batch are a compare-and-swap.
+// - Adding an element that is there already changes nothing and is no error. Hence `add`, `delete`, `add`
+//   in one batch is an unconditional replacement, and `add`, `delete` an unconditional removal.
+// - A packet forwarded to a device that is gone is dropped (net/netfilter/nf_dup_netdev.c).
+// - `fwd` on egress hands over the frame as it is, before segmentation and checksums.
+//
+// Neighbour advertisements: nft 1.0.6 has no word for their target field, so it is matched as 128 bits at
+// offset 64 of the ICMPv6 header, in a set of its own type (`typeof @th,64,128`). The kernel itself sends
+// an advertisement from the address that it is for, which the rule on source addresses catches; the rule on
+// the target is for proxies and for tools.
+
+import CNftables
+import Packet
+
+/// The packet filter of one network namespace, the one that the thread was in when it was made: which flows
+/// go through the engine, and whether replicated addresses may be heard on the uplinks.
+///
+/// Calls block until the kernel has committed. An instance belongs to one thread at a time.
+public final class PacketFilter {
+  /// An uplink and the TAP device that its replicated flows are steered to.
+  public struct Uplink: Sendable, Hashable {
+    public var interface: NetworkInterface
+    public var tapName: String
+
+    public init(_ interface: NetworkInterface, tapName: String) {
+      self.interface = interface
+      self.tapName = tapName
+    }
+  }
+
+  private static let table = "netdev jsr"
+  private let context: OpaquePointer
+  private let mark: UInt32
+  /// What is in the kernel's sets, so that steering is idempotent: removing an unknown element would fail.
+  private var steered: Set<Flow> = []
+
+  /// - Parameter mark: of the packets that the engine has released (SO_MARK). Not 0.
+  public init(mark: UInt32) throws(PacketFilterError) {
+    precondition(mark != 0, "unmarked packets are the ones to be steered")
+    guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { throw .unavailable }
+    self.context = context
+    self.mark = mark
+    guard nft_ctx_buffer_output(context) == 0, nft_ctx_buffer_error(context) == 0 else {
+      nft_ctx_free(context)
+      throw .unavailable
+    }
+    // No names for addresses and ports in what is read back, and no elements of sets, which can be many.
+    nft_ctx_output_set_flags(
+      context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE))
+  }
+
+  deinit { nft_ctx_free(context) }
+
+  /// Puts the table in place, with no flow steered and no lease granted, in one transaction.
+  ///
+  /// What an earlier run left is replaced, and the fence does not open in between. Only if a table of that
+  /// name is in the way that this version did not make is it thrown away first, in the same transaction;
+  /// then a packet can slip between the old and the new chains.
+  public func install(uplinks: [Uplink], replicated: [IPAddress]) throws(PacketFilterError) {
+    let rules = try Self.rules(uplinks: uplinks, replicated: replicated, mark: mark)
+    let wanted = Set(uplinks.flatMap { Self.chainNames($0.interface) })
+    let stale = try existingChains().filter { !wanted.contains($0) && $0 != "fence" }
+    let removal = stale.map {
+      "add chain \(Self.table) \($0)\nflush chain \(Self.table) \($0)\ndelete chain \(Self.table) \($0)\n"
+    }.joined()
+
+    do {
+      try run("add table \(Self.table)\n" + removal + rules)
+    } catch .refused {
+      try run("add table \(Self.table)\ndelete table \(Self.table)\nadd table \(Self.table)\n" + rules)
+    }
+    steered = []
+  }
+
+  /// Changes which flows go through the engine, in one transaction. Adding a flow twice, or removing one that
+  /// is not there, is no error.
+  ///
+  /// A flow whose remote port is 0 stands for all flows of its local end: an unconnected UDP socket.
+  public func steer(adding: [Flow] = [], removing: [Flow] = []) throws(PacketFilterError) {
+    let added = Set(adding).subtracting(steered)
+    let removed = Set(removing).intersection(steered).subtracting(adding)
+    guard !added.isEmpty || !removed.isEmpty else { return }
+
+    var text = ""
+    for (verb, flows) in [("delete", removed), ("add", added)] {
+      for set in FlowSet.allCases {
+        let elements = flows.lazy.filter { FlowSet($0) == set }.map(set.element)
+        if !elements.isEmpty {
+          text += "\(verb) element \(Self.table) \(set.rawValue) { \(elements.joined(separator: ", ")) }\n"
+        }
+      }
+    }
+    try run(text)
+    steered.subtract(removed)
+    steered.formUnion(added)
+  }
+
+  /// Opens the fence for `addresses`, whether or not it was open: for `duration` from now, or with no end.
+  ///
+  /// A duration counts in whole milliseconds, at least one.
+  public func grantLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) {
+    guard !addresses.isEmpty else { return }
+    try run(
+      Self.elements("add", addresses) + Self.elements("delete", addresses)
+        + Self.elements("add", addresses, timeout: duration))
+  }
+
+  /// Prolongs the lease of all of `addresses` to `duration` from now, if none of them has run out.
+  ///
+  /// False, and nothing changed, if any had: a lease that was lost for a moment cannot come back this way. The
+  /// kernel compares and swaps in one step.
+  ///
+  /// - Throws: if the table itself is gone, which means that the fence is, too.
+  public func renewLease(_ addresses: [IPAddress], for duration: Duration) throws(PacketFilterError) -> Bool {
+    guard !addresses.isEmpty else { return true }
+    do {
+      try run(Self.elements("delete", addresses) + Self.elements("add", addresses, timeout: duration))
+      return true
+    } catch .refused(let reason) where reason.contains(Self.kernelFoundNone) {
+      return false
+    }
+  }
+
+  /// Shuts the fence for `addresses`, whether or not it was open.
+  public func revokeLease(_ addresses: [IPAddress]) throws(PacketFilterError) {
+    guard !addresses.isEmpty else { return }
+    try run(Self.elements("add", addresses) + Self.elements("delete", addresses))
+  }
+
+  /// How many packets the fence has dropped since ``install(uplinks:replicated:)`` first made the table.
+  public func fencedPacketCount() throws(PacketFilterError) -> UInt64 {
+    let text = try run("list counter \(Self.table) fenced\n")
+    let words = text.split { $0.isWhitespace }
+    guard let at = words.firstIndex(of: "packets"), at + 1 < words.count, let count = UInt64(words[at + 1])
+    else { throw .refused("unexpected listing of a counter: \(text.prefix(100))") }
+    return count
+  }
+
+  /// Takes the table away: no steering, and no fence. No error if there is none.
+  public func remove() throws(PacketFilterError) {
+    try run("add table \(Self.table)\ndelete table \(Self.table)\n")
+    steered = []
+  }
+
+  // MARK: -
+
+  /// What libnftables says when the kernel answers ENOENT; when libnftables itself does not find the table
+  /// or the set, the first words are missing.
+  private static let kernelFoundNone = "Could not process rule: No such file or directory"
+
+  @discardableResult
+  private func run(_ commands: String) throws(PacketFilterError) -> String {
+    guard nft_run_cmd_from_buffer(context, commands) == 0 else {
+      let text = nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? ""
+      // Behind the first line stands the command itself, which can have thousands of elements.
+      let line = text.split(separator: "\n", omittingEmptySubsequences: true).first ?? "no reason given"
+      throw .refused(String(line.prefix(200)))
+    }
+    return nft_ctx_get_output_buffer(context).map { String(cString: $0) } ?? ""
+  }
+
+  private func existingChains() throws(PacketFilterError) -> [String] {
+    // `add` first, since listing a table that is not there is an error; an empty table does nothing.
+    try run("add table \(Self.table)\n")
+    return try run("list table \(Self.table)\n").split(separator: "\n").compactMap { line in
+      let words = line.split { $0.isWhitespace }
+      return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
+    }
+  }
+
+  private static func chainNames(_ interface: NetworkInterface) -> [String] {
+    ["ingress_\(interface.index)", "egress_\(interface.index)"]
+  }
+
+  private static func elements(_ verb: String, _ addresses: [IPAddress], timeout: Duration? = nil) -> String {
+    var suffix = ""
+    if let timeout {
+      let parts = timeout.components
+      let milliseconds = parts.seconds * 1000 + parts.attoseconds / 1_000_000_000_000_000
+      suffix = " timeout \(max(milliseconds, 1))ms"
+    }
+    func command(_ set: String, _ elements: [String]) -> String {
+      let list = elements.map { $0 + suffix }.joined(separator: ", ")
+      return elements.isEmpty ? "" : "\(verb) element \(table) \(set) { \(list) }\n"
+    }
+    // Each once: deleting the same element twice in one batch would fail.
+    let addresses = Set(addresses)
+    let v6 = addresses.filter { $0.family == .v6 }
+    return command("lease4", addresses.filter { $0.family == .v4 }.map(\.description))
+      + command("lease6", v6.map(\.description)) + command("lease6target", v6.map(\.hexadecimal))
+  }
+
+  private static func rules(
+    uplinks: [Uplink], replicated: [IPAddress], mark: UInt32
+  ) throws(PacketFilterError) -> String {
+    func usable(_ name: String) throws(PacketFilterError) -> String {
+      let allowed = name.utf8.allSatisfy { byte in
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+          UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"),
+          UInt8(ascii: "@"):
+          true
+        default: false
+        }
+      }
+      guard allowed, !name.isEmpty else { throw .unusableName(name) }
+      return name
+    }
+
+    let v4 = replicated.filter { $0.family == .v4 }.map(\.description)
+    let v6 = replicated.filter { $0.family == .v6 }
+    var lines = [
+      "add set \(table) replicated4 { type ipv4_addr; }",
+      "add set \(table) replicated6 { type ipv6_addr; }",
+      "add set \(table) replicated6target { typeof @th,64,128; }",
+      "add set \(table) lease4 { type ipv4_addr; flags timeout; }",
+      "add set \(table) lease6 { type ipv6_addr; flags timeout; }",
+      "add set \(table) lease6target { typeof @th,64,128; flags timeout; }",
+      "flush set \(table) replicated4", "flush set \(table) replicated6",
+      "flush set \(table) replicated6target",
+      "flush set \(table) lease4", "flush set \(table) lease6", "flush set \(table) lease6target",
+      "add counter \(table) fenced",
+      "add chain \(table) fence", "flush chain \(table) fence",
+    ]
+    for set in FlowSet.allCases {
+      lines.append("add set \(table) \(set.rawValue) { type \(set.type); }")
+      lines.append("flush set \(table) \(set.rawValue)")
+    }
+    for (set, elements) in [
+      ("replicated4", v4), ("replicated6", v6.map(\.description)),
+      ("replicated6target", v6.map(\.hexadecimal)),
+    ] where !elements.isEmpty {
+      lines.append("add element \(table) \(set) { \(elements.joined(separator: ", ")) }")
+    }
+    for match in [
+      "ip saddr @replicated4 ip saddr != @lease4",
+      "ip6 saddr @replicated6 ip6 saddr != @lease6",
+      "arp saddr ip @replicated4 arp saddr ip != @lease4",
+      "icmpv6 type nd-neighbor-advert @th,64,128 @replicated6target @th,64,128 != @lease6target",
+    ] {
+      lines.append("add rule \(table) fence \(match) counter name fenced drop")
+    }
+
+    for uplink in uplinks {
+      let name = try usable(uplink.interface.name)
+      let tap = try usable(uplink.tapName)
+      let chains = chainNames(uplink.interface)
+      for (chain, hook, priority) in [(chains[0], "ingress", -300), (chains[1], "egress", 300)] {
+        lines.append(
+          "add chain \(table) \(chain) { type filter hook \(hook) device \"\(name)\" "
+            + "priority \(priority); policy accept; }")
+        lines.append("flush chain \(table) \(chain)")
+      }
+      lines.append("add rule \(table) \(chains[1]) jump fence")
+      lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
+      for set in FlowSet.allCases {
+        let match = "meta l4proto { tcp, udp }"
+        lines.append(
+          "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
+        lines.append(
+          "add rule \(table) \(chains[1]) \(match) \(set.outbound) @\(set.rawValue) fwd to \"\(tap)\"")
+      }
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+}
+
+/// The sets of steered flows, by the name they have in the table.
+private enum FlowSet: String, CaseIterable {
+  case flows4, flows6
+  /// All flows of one local end.
+  case services4, services6
+
+  init(_ flow: Flow) {
+    switch (flow.local.address.family, flow.remote.port == 0) {
+    case (.v4, false): self = .flows4
+    case (.v6, false): self = .flows6
+    case (.v4, true): self = .services4
+    case (.v6, true): self = .services6
+    }
+  }
+
+  var type: String {
+    switch self {
+    case .flows4: "ipv4_addr . inet_service . ipv4_addr . inet_service . inet_proto"
+    case .flows6: "ipv6_addr . inet_service . ipv6_addr . inet_service . inet_proto"
+    case .services4: "ipv4_addr . inet_service . inet_proto"
+    case .services6: "ipv6_addr . inet_service . inet_proto"
+    }
+  }
+
+  /// The key of a packet that arrives.
+  var inbound: String {
+    switch self {
+    case .flows4: "ip daddr . th dport . ip saddr . th sport . meta l4proto"
+    case .flows6: "ip6 daddr . th dport . ip6 saddr . th sport . meta l4proto"
+    case .services4: "ip daddr . th dport . meta l4proto"
+    case .services6: "ip6 daddr . th dport . meta l4proto"
+    }
+  }
+
+  /// The key of a packet that leaves.
+  var outbound: String {
+    switch self {
+    case .flows4: "ip saddr . th sport . ip daddr . th dport . meta l4proto"
+    case .flows6: "ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto"
+    case .services4: "ip saddr . th sport . meta l4proto"
+    case .services6: "ip6 saddr . th sport . meta l4proto"
+    }
+  }
+
+  func element(_ flow: Flow) -> String {
+    let local = "\(flow.local.address) . \(flow.local.port)"
+    let transport = "\(flow.transport.rawValue)"
+    switch self {
+    case .flows4, .flows6:
+      return "\(local) . \(flow.remote.address) . \(flow.remote.port) . \(transport)"
+    case .services4, .services6: return "\(local) . \(transport)"
+    }
+  }
+}
+
+extension IPAddress {
+  /// All bits as one number, the way nft writes raw payload.
+  fileprivate var hexadecimal: String {
+    "0x"
+      + bytes.map { byte in
+        let text = String(byte, radix: 16)
+        return byte < 16 ? "0" + text : text
+      }.joined()
+  }
+}

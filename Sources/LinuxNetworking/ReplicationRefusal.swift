@@ -1,0 +1,41 @@
+import Descriptors
+
+/// Why a socket cannot be replicated, and what to do about it.
+public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertible {
+  /// The number is not that of an open descriptor.
+  case notOpen
+  case notASocket
+  /// Neither IPv4 nor IPv6; the value is the address family.
+  case unsupportedFamily(Int32)
+  /// An Internet socket of another kind; the value is its protocol.
+  case notTCP(Int32)
+  case multipath
+  /// A protocol such as TLS works inside the socket (TCP_ULP), with state that cannot be read.
+  case upperLayerProtocol(String)
+  case listening
+  case connecting
+  case notConnected
+  /// Both directions have been ended.
+  case closing
+  /// The socket could not be asked.
+  case system(SystemError)
+
+  public var description: String {
+    switch self {
+    case .notOpen: "the descriptor is not open"
+    case .notASocket: "the descriptor is not a socket; give a connected TCP socket"
+    case .unsupportedFamily(let family):
+      "a socket of address family \(family) cannot be replicated; use IPv4 or IPv6"
+    case .notTCP(let number): "the socket speaks IP protocol \(number), not TCP"
+    case .multipath:
+      "the socket is MPTCP, whose subflows cannot be rebuilt; create it with IPPROTO_TCP"
+    case .upperLayerProtocol(let name):
+      "the kernel runs \(name) inside the socket (TCP_ULP); replicate it before that is enabled"
+    case .listening: "a listening socket is not replicated; replicate the connections it accepts"
+    case .connecting: "the connection is not established yet; wait until the socket is writable"
+    case .notConnected: "the socket is not connected, or its connection has ended; connect it first"
+    case .closing: "the connection is being closed in both directions; there is nothing left to protect"
+    case .system(let error): "the socket cannot be examined: \(error)"
+    }
+  }
+}

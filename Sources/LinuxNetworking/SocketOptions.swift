@@ -1,0 +1,114 @@
+import CLinux
+import Descriptors
+import Glibc
+import Packet
+
+/// The socket options of a TCP socket that matter after a merge.
+///
+/// Every option is compared with what a new socket has anyway before it is set, since setting some of them
+/// to their default value is not the same as leaving them alone (a time to live, once set, no longer
+/// follows the route).
+public struct SocketOptions: Sendable, Hashable {
+  private var values: [SocketOption: Int32]
+  /// The congestion control algorithm; empty if unknown.
+  public var congestionControl: String
+
+  /// No option at all: nothing will be changed on a socket.
+  public init() {
+    values = [:]
+    congestionControl = ""
+  }
+
+  /// The value of an option as getsockopt(2) gave it; `nil` if the kernel it came from does not have it.
+  public subscript(option: SocketOption) -> Int32? {
+    get { values[option] }
+    set { values[option] = newValue }
+  }
+
+  /// Reads the options of `descriptor`. Options that its kernel does not know are left out.
+  ///
+  /// - Parameter family: of the addresses the socket speaks with; `.v4` for an IPv6 socket with a mapped
+  ///   IPv4 address.
+  public init(of descriptor: Int32, family: IPAddress.Family) {
+    self.init()
+    for option in SocketOption.allCases {
+      if let (level, name) = option.name(family) {
+        values[option] = try? socketOption(descriptor, level, name, into: Int32(0), "getsockopt")
+      }
+    }
+    let flags = fcntl(descriptor, F_GETFL)
+    if flags >= 0 { values[.nonBlocking] = flags & O_NONBLOCK == 0 ? 0 : 1 }
+
+    // TCP_CA_NAME_MAX is 16 (include/net/tcp.h).
+    var name = [UInt8](repeating: 0, count: 16)
+    var length = socklen_t(name.count)
+    if getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, &name, &length) == 0 {
+      congestionControl = String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
+    }
+  }
+
+  /// Sets the options on a socket that is being restored, all but the buffers, SO_REUSEADDR and O_NONBLOCK.
+  ///
+  /// What the kernel refuses (an algorithm that is not there, a mark without the privilege) is given to
+  /// `refused` and left as it is: a connection without its favourite option is better than none.
+  func applyPlain(to descriptor: Int32, family: IPAddress.Family, refused: (SystemError) -> Void) {
+    let present = SocketOptions(of: descriptor, family: family)
+    for option in SocketOption.allCases where option.isPlain {
+      guard let value = values[option], value != present[option], let (level, name) = option.name(family)
+      else { continue }
+      do {
+        try setSocketOption(descriptor, level, name, value, "setsockopt")
+      } catch {
+        refused(SystemError("setsockopt", code: error.code, on: "\(option)"))
+      }
+    }
+    if !congestionControl.isEmpty, congestionControl != present.congestionControl {
+      var name = congestionControl
+      let result = name.withUTF8 {
+        setsockopt(
+          descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, $0.baseAddress, socklen_t($0.count))
+      }
+      if result != 0 { refused(SystemError("setsockopt(TCP_CONGESTION)", on: congestionControl)) }
+    }
+  }
+
+  // MARK: - Encoding
+
+  private static let version: UInt8 = 1
+
+  /// Version, number of options, then each as its raw value and 32 bits in network byte order, then the
+  /// length and the bytes of the congestion control algorithm's name.
+  public func encode() -> [UInt8] {
+    var bytes: [UInt8] = [Self.version, UInt8(values.count)]
+    for (option, value) in values.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      bytes.append(option.rawValue)
+      bytes.appendBigEndian(value)
+    }
+    let name = Array(congestionControl.utf8.prefix(15))
+    bytes.append(UInt8(name.count))
+    bytes += name
+    return bytes
+  }
+
+  /// Reads what ``encode()`` wrote. Options that this version does not know are skipped.
+  public init(decoding bytes: some Collection<UInt8>) throws(SnapshotDecodingError) {
+    var reader = SnapshotReader(bytes)
+    try self.init(&reader)
+    try reader.finish()
+  }
+
+  init(_ reader: inout SnapshotReader) throws(SnapshotDecodingError) {
+    self.init()
+    let version: UInt8 = try reader.integer()
+    guard version == Self.version else { throw .unknownVersion(version) }
+    let count: UInt8 = try reader.integer()
+    for _ in 0..<count {
+      let code: UInt8 = try reader.integer()
+      let value: Int32 = try reader.integer()
+      if let option = SocketOption(rawValue: code) { values[option] = value }
+    }
+    let length: UInt8 = try reader.integer()
+    guard length <= 15 else { throw .invalidField("congestion control") }
+    congestionControl = String(decoding: try reader.bytes(Int(length)), as: UTF8.self)
+  }
+}

@@ -1,0 +1,367 @@
+// Theory of operation
+//
+// TCP_REPAIR makes the kernel hand out, and take back, what it knows of a TCP connection. Relied on, from
+// net/ipv4/tcp.c and tcp_output.c; each point was tried:
+//
+// - In repair mode TCP_QUEUE_SEQ is write_seq for TCP_SEND_QUEUE and rcv_nxt for TCP_RECV_QUEUE, and recv
+//   with MSG_PEEK reads either queue. Both numbers count a FIN.
+// - Packets are processed in repair mode as always, so a reading made of several calls can be torn. It is
+//   taken again until the numbers before and after agree. Segments of the connection should be held while
+//   it is read.
+// - Other holders of the socket must leave it alone meanwhile: their reads and writes fail with EPERM or
+//   EINVAL.
+// - recv(MSG_PEEK) on the send queue (tcp_peek_sndq) copies whole buffers and fails with EFAULT when the
+//   last one does not fit. The first buffer may begin before snd_una: one that makes up a single segment
+//   is not cut when a part of it is acknowledged (tcp_clean_rtx_queue). What counts are the last
+//   write_seq - snd_una bytes.
+// - TCP_REPAIR sets SO_REUSEADDR to a value of its own and leaving repair mode clears it: it is read before
+//   and set again after.
+// - Leaving with TCP_REPAIR_OFF_NO_WP (-1, Linux 4.19) sends nothing, where 0 sends a window probe.
+// - connect(2) in repair mode goes straight to ESTABLISHED and sends nothing. bind(2) ignores conflicts.
+// - send(2) in repair mode appends to the chosen queue. For the send queue the bytes count as sent and the
+//   retransmission timer runs. For the receive queue the kernel allocates one buffer per call and enforces
+//   the receive buffer, so large queues go in pieces.
+// - tcp_select_window never moves the right edge (rcv_wup + rcv_wnd) back, so setting the two restores the
+//   promise that was made to the peer. The receive buffer has to be large enough to keep it.
+// - SO_SNDBUFFORCE and SO_RCVBUFFORCE end autotuning by setting a lock; SO_BUF_LOCK (Linux 5.14) takes it
+//   off again.
+// - tcp_v4_connect starts from an MSS of 536 bytes, tcp_v6_connect from 1220. TCP_REPAIR_OPTIONS raises the
+//   clamp, but not the size in use, which then stays small as long as the path MTU does not change. A
+//   TCP_MAXSEG set before connect(2) gives the size in use the right start (tcp_connect_init), and is taken
+//   back at once.
+// - connect(2) to AF_UNSPEC in repair mode (tcp_disconnect) ends the connection with neither FIN nor RST, and
+//   gives every holder of the socket ECONNABORTED.
+//
+// The facts about half-closed sockets were first collected by the CRIU project (soccr).
+
+import CLinux
+import Descriptors
+import Glibc
+import Packet
+
+/// Reads and rebuilds TCP sockets. All of it needs CAP_NET_ADMIN in the socket's network namespace.
+public enum TCPRepair {
+  /// Readings that may disagree before a snapshot is given up.
+  private static let attempts = 16
+
+  // MARK: - Reading
+
+  /// Throws unless `descriptor` is a TCP socket with a connection of which at least one direction is open.
+  public static func validate(_ descriptor: Int32) throws(ReplicationRefusal) {
+    func integer(_ name: Int32, _ call: StaticString) throws(ReplicationRefusal) -> Int32 {
+      do throws(SystemError) {
+        return try socketOption(descriptor, SOL_SOCKET, name, into: Int32(0), call)
+      } catch {
+        switch error.code {
+        case EBADF: throw .notOpen
+        case ENOTSOCK: throw .notASocket
+        default: throw .system(error)
+        }
+      }
+    }
+    let family = try integer(SO_DOMAIN, "getsockopt(SO_DOMAIN)")
+    guard family == AF_INET || family == AF_INET6 else { throw .unsupportedFamily(family) }
+    let number = try integer(SO_PROTOCOL, "getsockopt(SO_PROTOCOL)")
+    if number == JSR_IPPROTO_MPTCP { throw .multipath }
+    guard number == Int32(IPPROTO_TCP) else { throw .notTCP(number) }
+
+    // TCP_ULP_NAME_MAX is 16 (include/net/tcp.h); the kernel writes nothing if there is none.
+    var name = [UInt8](repeating: 0, count: 16)
+    var length = socklen_t(name.count)
+    if getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_ULP, &name, &length) == 0, name[0] != 0 {
+      throw .upperLayerProtocol(String(decoding: name.prefix { $0 != 0 }, as: UTF8.self))
+    }
+
+    let info: TCPInfo
+    do throws(SystemError) {
+      info = try TCPInfo(of: descriptor)
+    } catch {
+      // SIOCOUTQ and SIOCINQ of a listening socket.
+      if error.code == EINVAL { throw .listening }
+      throw .system(error)
+    }
+    // include/net/tcp_states.h
+    switch info.state {
+    case 1, 4, 5, 8: return
+    case 2, 3, 12: throw .connecting
+    case 6, 9, 11: throw .closing
+    default: throw .notConnected
+    }
+  }
+
+  /// Reads everything about a connection and leaves it undisturbed.
+  ///
+  /// If the socket is in repair mode already, it stays in it.
+  ///
+  /// - Parameter includingQueues: without, both queues are left empty, and the reading is short.
+  public static func snapshot(
+    of descriptor: Int32, includingQueues: Bool = true
+  ) throws(TCPRepairError) -> TCPSnapshot {
+    do throws(ReplicationRefusal) {
+      try validate(descriptor)
+    } catch {
+      throw .refused(error)
+    }
+    do throws(SystemError) {
+      let local = try SocketAddress.local(of: descriptor)
+      let remote = try SocketAddress.remote(of: descriptor)
+      guard let ends = local.endpoint.flatMap({ local in remote.endpoint.map { (local, $0) } }) else {
+        throw SystemError("getsockname", code: EAFNOSUPPORT)
+      }
+      // Before repair mode, which changes SO_REUSEADDR.
+      let options = SocketOptions(of: descriptor, family: ends.0.address.family)
+      let mode = try RepairMode(descriptor)
+      defer { mode.end() }
+
+      for _ in 0..<attempts {
+        let reading = try TCPReading(descriptor)
+        guard let state = TCPSnapshot.State(rawValue: reading.info.state) else { continue }
+        let sent = reading.sendSide(state)
+        let received = reading.receiveSide(state)
+        var sendQueue: [UInt8] = []
+        var receiveQueue: [UInt8] = []
+        if includingQueues {
+          guard
+            let written = try TCPQueue.send.peek(descriptor, count: sent.write - sent.unacknowledged),
+            let unread = try TCPQueue.receive.peek(descriptor, count: Int(reading.info.unread))
+          else { continue }
+          sendQueue = written
+          receiveQueue = unread
+        }
+        let timestamp = reading.info.timestampsEnabled ? try timestamp(of: descriptor) : 0
+        guard try TCPReading(descriptor).agrees(with: reading) else { continue }
+
+        return TCPSnapshot(
+          local: ends.0, remote: ends.1, isIPv6Socket: local.isOfIPv6Socket, state: state,
+          sendUnacknowledged: sent.unacknowledged, sendNext: sent.next, writeSequence: sent.write,
+          receiveNext: received.next, sendQueue: sendQueue, receiveQueue: receiveQueue,
+          finReceived: received.fin, finSent: sent.fin, sendWindow: reading.window.snd_wnd,
+          sendWindowUpdate: SequenceNumber(reading.window.snd_wl1),
+          maximumSendWindow: reading.window.max_window, receiveAcknowledged: received.acknowledged,
+          receiveWindow: received.window, sendWindowScale: reading.info.sendWindowScale,
+          receiveWindowScale: reading.info.receiveWindowScale,
+          maximumSegmentSize: UInt16(clamping: reading.maximumSegmentSize),
+          sackPermitted: reading.info.sackPermitted, timestampsEnabled: reading.info.timestampsEnabled,
+          timestamp: timestamp, options: options)
+      }
+    } catch {
+      throw .system(error)
+    }
+    throw .unsettled
+  }
+
+  /// What the kernel says of the connection, without repair mode: the socket may be in use.
+  public static func info(of descriptor: Int32) throws(SystemError) -> TCPInfo {
+    try TCPInfo(of: descriptor)
+  }
+
+  /// Where the socket's byte counters started, so that ``TCPInfo`` gives sequence numbers from now on. Uses
+  /// repair mode, so the same rules hold as for a snapshot.
+  public static func origin(of descriptor: Int32) throws(TCPRepairError) -> TCPSequenceOrigin {
+    do throws(SystemError) {
+      let mode = try RepairMode(descriptor)
+      defer { mode.end() }
+      for _ in 0..<attempts {
+        let reading = try TCPReading(descriptor)
+        guard try TCPReading(descriptor).agrees(with: reading) else { continue }
+        let unacknowledged = reading.writeSequence - Int(reading.info.unacknowledged)
+        return TCPSequenceOrigin(
+          send: unacknowledged - Int(truncatingIfNeeded: reading.info.bytesAcknowledged),
+          receive: reading.receiveNext - Int(truncatingIfNeeded: reading.info.bytesReceived))
+      }
+    } catch {
+      throw .system(error)
+    }
+    throw .unsettled
+  }
+
+  /// The clock behind the TSval that the socket would send now (TCP_TIMESTAMP). The lowest bit tells its unit:
+  /// see ``TCPSnapshot/timestamp``. Does not need repair mode.
+  public static func timestamp(of descriptor: Int32) throws(SystemError) -> UInt32 {
+    try socketOption(
+      descriptor, Int32(IPPROTO_TCP), TCP_TIMESTAMP, into: UInt32(0), "getsockopt(TCP_TIMESTAMP)")
+  }
+
+  // MARK: - Rebuilding
+
+  /// Makes a socket that is at the point where the snapshot was taken, and leaves it in repair mode: it sends
+  /// nothing until ``activate(_:_:)``, except that its retransmission timer runs, and it is already
+  /// found by packets that arrive.
+  ///
+  /// The socket is ESTABLISHED in any case. A FIN that stands in the snapshot is not restored: give the
+  /// peer's to the socket again as a segment, and call `shutdown` for our own, after ``activate(_:_:)``.
+  ///
+  /// The local address must be there, and a route to the peer.
+  ///
+  /// - Parameters:
+  ///   - scope: index of the interface, needed for link-local IPv6 addresses only.
+  ///   - refused: told of each socket option that could not be set; the socket is good without it.
+  /// - Throws: `EADDRNOTAVAIL` if the local address is missing, `ENETUNREACH` without a route,
+  ///   `EADDRINUSE` or `EADDRNOTAVAIL` from connect if the connection exists here already.
+  public static func restore(
+    _ snapshot: TCPSnapshot, scope: UInt32 = 0, refused: (SystemError) -> Void = { _ in }
+  ) throws(TCPRepairError) -> OwnedDescriptor {
+    guard snapshot.sendQueue.count == snapshot.writeSequence - snapshot.sendUnacknowledged else {
+      throw .inconsistent("the send queue does not hold what the sequence numbers say")
+    }
+    guard snapshot.sendUnacknowledged <= snapshot.sendNext, snapshot.sendNext <= snapshot.writeSequence else {
+      throw .inconsistent("the send sequence numbers are out of order")
+    }
+    guard snapshot.maximumSendWindow >= snapshot.sendWindow else {
+      throw .inconsistent("the send window is larger than its maximum")
+    }
+    guard snapshot.receiveAcknowledged <= snapshot.receiveNext else {
+      throw .inconsistent("the window was advertised for bytes that have not arrived")
+    }
+    do throws(SystemError) {
+      return try rebuild(snapshot, scope: scope, refused: refused)
+    } catch {
+      throw .system(error)
+    }
+  }
+
+  private static func rebuild(
+    _ snapshot: TCPSnapshot, scope: UInt32, refused: (SystemError) -> Void
+  ) throws(SystemError) -> OwnedDescriptor {
+    let family = snapshot.local.address.family
+    let socket = try OwnedDescriptor(
+      returnedBy: "socket",
+      Glibc.socket(
+        snapshot.isIPv6Socket ? AF_INET6 : AF_INET,
+        Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0))
+    let descriptor = socket.rawValue
+    try RepairMode.set(descriptor, TCP_REPAIR_ON)
+    try reserveBuffers(descriptor, for: snapshot)
+    snapshot.options.applyPlain(to: descriptor, family: family, refused: refused)
+
+    // Sequence numbers can be set while the socket is closed only; the queues then move them on.
+    try TCPQueue.send.setSequence(descriptor, snapshot.sendUnacknowledged)
+    try TCPQueue.receive.setSequence(descriptor, snapshot.receiveNext - snapshot.receiveQueue.count)
+
+    let mapped = snapshot.isIPv6Socket
+    let local = SocketAddress(snapshot.local, mapped: mapped, scope: scope)
+    guard local.withPointer({ bind(descriptor, $0, $1) }) == 0 else {
+      throw SystemError("bind", on: "\(snapshot.local)")
+    }
+    // Between TCP_MIN_MSS and MAX_TCP_WINDOW (include/net/tcp.h).
+    let segmentSize = min(max(Int32(snapshot.maximumSegmentSize), 88), 32767)
+    try setSocketOption(
+      descriptor, Int32(IPPROTO_TCP), TCP_MAXSEG, segmentSize, "setsockopt(TCP_MAXSEG)")
+    let remote = SocketAddress(snapshot.remote, mapped: mapped, scope: scope)
+    guard remote.withPointer({ connect(descriptor, $0, $1) }) == 0 else {
+      throw SystemError("connect", on: "\(snapshot.local) - \(snapshot.remote)")
+    }
+    try setSocketOption(descriptor, Int32(IPPROTO_TCP), TCP_MAXSEG, Int32(0), "setsockopt(TCP_MAXSEG)")
+
+    try setNegotiatedOptions(descriptor, snapshot)
+    try TCPQueue.receive.append(snapshot.receiveQueue[...], to: descriptor)
+    try TCPQueue.send.append(snapshot.sendQueue.dropLast(snapshot.unsent.count), to: descriptor)
+    try TCPQueue.none.select(on: descriptor)
+    try setSocketOption(
+      descriptor, Int32(IPPROTO_TCP), TCP_REPAIR_WINDOW,
+      tcp_repair_window(
+        snd_wl1: snapshot.sendWindowUpdate.rawValue, snd_wnd: snapshot.sendWindow,
+        max_window: snapshot.maximumSendWindow, rcv_wnd: snapshot.receiveWindow,
+        rcv_wup: snapshot.receiveAcknowledged.rawValue),
+      "setsockopt(TCP_REPAIR_WINDOW)")
+    return socket
+  }
+
+  /// Lets a restored socket live: repair mode ends, silently, and bytes of the send queue that were never
+  /// sent are written as an application would.
+  public static func activate(_ descriptor: Int32, _ snapshot: TCPSnapshot) throws(SystemError) {
+    try RepairMode.set(descriptor, TCP_REPAIR_OFF_NO_WP)
+    if let reuse = snapshot.options[.reuseAddress], reuse != 0 {
+      try setSocketOption(descriptor, SOL_SOCKET, SO_REUSEADDR, Int32(1), "setsockopt(SO_REUSEADDR)")
+    }
+    try TCPQueue.write(snapshot.unsent, to: descriptor)
+    try releaseBuffers(descriptor, snapshot.options)
+    if snapshot.options[.nonBlocking] == 0 {
+      let flags = fcntl(descriptor, F_GETFL)
+      guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) == 0 else {
+        throw SystemError("fcntl(F_SETFL)")
+      }
+    }
+  }
+
+  /// Ends a connection for every holder of its socket, with neither FIN nor RST: the peer hears nothing. A
+  /// holder that waits in a call is woken, with `EPIPE`; the next call fails with `ECONNABORTED`.
+  ///
+  /// From Linux 6.4 to 6.6 the call itself fails with `EBUSY` while a holder waits inside the kernel.
+  public static func disconnectSilently(_ descriptor: Int32) throws(SystemError) {
+    let reuse = try socketOption(
+      descriptor, SOL_SOCKET, SO_REUSEADDR, into: Int32(0), "getsockopt(SO_REUSEADDR)")
+    try RepairMode.set(descriptor, TCP_REPAIR_ON)
+    var address = sockaddr()
+    address.sa_family = sa_family_t(AF_UNSPEC)
+    let result = connect(descriptor, &address, socklen_t(MemoryLayout<sockaddr>.size))
+    let failure = SystemError("connect(AF_UNSPEC)")
+    try RepairMode.set(descriptor, TCP_REPAIR_OFF_NO_WP)
+    if reuse == 1 {
+      try setSocketOption(descriptor, SOL_SOCKET, SO_REUSEADDR, reuse, "setsockopt(SO_REUSEADDR)")
+    }
+    if result != 0 { throw failure }
+  }
+
+  // MARK: - Parts of a restoration
+
+  private static func setNegotiatedOptions(
+    _ descriptor: Int32, _ snapshot: TCPSnapshot
+  ) throws(SystemError) {
+    // Kinds of TCP options, with what TCP_REPAIR_OPTIONS makes of their values (tcp_repair_options_est).
+    var options = [
+      tcp_repair_opt(
+        opt_code: UInt32(TCPOption.maximumSegmentSize), opt_val: UInt32(snapshot.maximumSegmentSize))
+    ]
+    if let send = snapshot.sendWindowScale, let receive = snapshot.receiveWindowScale {
+      options.append(
+        tcp_repair_opt(
+          opt_code: UInt32(TCPOption.windowScale), opt_val: UInt32(send) | UInt32(receive) << 16))
+    }
+    if snapshot.sackPermitted {
+      options.append(tcp_repair_opt(opt_code: UInt32(TCPOption.sackPermitted), opt_val: 0))
+    }
+    if snapshot.timestampsEnabled {
+      options.append(tcp_repair_opt(opt_code: UInt32(TCPOption.timestamps), opt_val: 0))
+    }
+    let size = socklen_t(options.count * MemoryLayout<tcp_repair_opt>.stride)
+    guard setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_REPAIR_OPTIONS, &options, size) == 0 else {
+      throw SystemError("setsockopt(TCP_REPAIR_OPTIONS)")
+    }
+    if snapshot.timestampsEnabled {
+      try setSocketOption(
+        descriptor, Int32(IPPROTO_TCP), TCP_TIMESTAMP, snapshot.timestamp, "setsockopt(TCP_TIMESTAMP)")
+    }
+  }
+
+  /// Room for both queues and for all that the peer may still send; the kernel doubles what it is given, for
+  /// its own overhead.
+  private static func reserveBuffers(
+    _ descriptor: Int32, for snapshot: TCPSnapshot
+  ) throws(SystemError) {
+    let slack = 64 << 10
+    let send = max(
+      Int(snapshot.options[.sendBuffer] ?? 0) / 2, snapshot.sendQueue.count + slack)
+    let promised = max(0, snapshot.receiveEdge - snapshot.receiveNext)
+    let receive = max(
+      Int(snapshot.options[.receiveBuffer] ?? 0) / 2, snapshot.receiveQueue.count + promised + slack)
+    try setSocketOption(
+      descriptor, SOL_SOCKET, SO_SNDBUFFORCE, Int32(clamping: send), "setsockopt(SO_SNDBUFFORCE)")
+    try setSocketOption(
+      descriptor, SOL_SOCKET, SO_RCVBUFFORCE, Int32(clamping: receive), "setsockopt(SO_RCVBUFFORCE)")
+  }
+
+  /// Buffers that the application had fixed get their size back; the others are the kernel's to tune again.
+  private static func releaseBuffers(_ descriptor: Int32, _ options: SocketOptions) throws(SystemError) {
+    let locks = (options[.bufferLocks] ?? 0) & 3
+    if locks & 1 != 0, let size = options[.sendBuffer] {
+      try setSocketOption(
+        descriptor, SOL_SOCKET, SO_SNDBUFFORCE, size / 2, "setsockopt(SO_SNDBUFFORCE)")
+    }
+    if locks & 2 != 0, let size = options[.receiveBuffer] {
+      try setSocketOption(
+        descriptor, SOL_SOCKET, SO_RCVBUFFORCE, size / 2, "setsockopt(SO_RCVBUFFORCE)")
+    }
+    try setSocketOption(descriptor, SOL_SOCKET, JSR_SO_BUF_LOCK, locks, "setsockopt(SO_BUF_LOCK)")
+  }
+}

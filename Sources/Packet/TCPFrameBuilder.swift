@@ -1,0 +1,100 @@
+/// Builds Ethernet frames that carry one TCP segment, with complete checksums.
+///
+/// For the few segments the engine itself puts on the wire: bytes that were not acknowledged when a
+/// socket was merged, and a FIN that the peer sent to the lost routing engine.
+public struct TCPFrameBuilder: Sendable {
+  public var sourceMAC: MACAddress
+  public var destinationMAC: MACAddress
+  public var source: Endpoint
+  public var destination: Endpoint
+  /// IP time to live, or hop limit.
+  public var timeToLive: UInt8
+  /// IP type of service, or traffic class.
+  public var typeOfService: UInt8
+
+  /// Both endpoints must be of one address family.
+  public init(
+    sourceMAC: MACAddress, destinationMAC: MACAddress, source: Endpoint, destination: Endpoint,
+    timeToLive: UInt8 = 64, typeOfService: UInt8 = 0
+  ) {
+    precondition(source.address.family == destination.address.family, "one address family per frame")
+    self.sourceMAC = sourceMAC
+    self.destinationMAC = destinationMAC
+    self.source = source
+    self.destination = destination
+    self.timeToLive = timeToLive
+    self.typeOfService = typeOfService
+  }
+
+  /// The frame of one segment: Ethernet, IP and TCP header, timestamps option if given, and `payload`.
+  ///
+  /// - Parameter window: the window field as it stands on the wire, already shifted by the scale.
+  public func frame(
+    sequence: SequenceNumber, acknowledgment: SequenceNumber, flags: TCPFlags, window: UInt16,
+    timestamps: TCPTimestamps?, payload: UnsafeRawBufferPointer
+  ) -> [UInt8] {
+    let ipStart = Ethernet.headerByteCount
+    let ipByteCount = source.address.family == .v4 ? 20 : 40
+    let tcpStart = ipStart + ipByteCount
+    let tcpByteCount = TCPSegment.minimumHeaderByteCount + (timestamps == nil ? 0 : 12)
+    let total = tcpStart + tcpByteCount + payload.count
+
+    return [UInt8](unsafeUninitializedCapacity: total) { buffer, count in
+      let bytes = UnsafeMutableRawBufferPointer(buffer)
+      bytes.initializeMemory(as: UInt8.self, repeating: 0)
+      let isV4 = source.address.family == .v4
+      Ethernet.store(
+        destination: destinationMAC, source: sourceMAC,
+        type: isV4 ? Ethernet.typeIPv4 : Ethernet.typeIPv6, in: bytes)
+
+      if isV4 {
+        bytes[ipStart] = 0x45
+        bytes[ipStart + 1] = typeOfService
+        bytes.storeBigEndian(UInt16(total - ipStart), at: ipStart + 2)
+        bytes.storeBigEndian(UInt16(0x4000), at: ipStart + 6)  // do not fragment
+        bytes[ipStart + 8] = timeToLive
+        bytes[ipStart + 9] = TransportProtocol.tcp.rawValue
+        source.address.store(in: bytes, at: ipStart + 12)
+        destination.address.store(in: bytes, at: ipStart + 16)
+        var header = InternetChecksum()
+        header.add(UnsafeRawBufferPointer(rebasing: bytes[ipStart..<tcpStart]))
+        bytes.storeBigEndian(header.value, at: ipStart + 10)
+      } else {
+        bytes.storeBigEndian(UInt32(6) << 28 | UInt32(typeOfService) << 20, at: ipStart)
+        bytes.storeBigEndian(UInt16(total - tcpStart), at: ipStart + 4)
+        bytes[ipStart + 6] = TransportProtocol.tcp.rawValue
+        bytes[ipStart + 7] = timeToLive
+        source.address.store(in: bytes, at: ipStart + 8)
+        destination.address.store(in: bytes, at: ipStart + 24)
+      }
+
+      bytes.storeBigEndian(source.port, at: tcpStart)
+      bytes.storeBigEndian(destination.port, at: tcpStart + 2)
+      bytes.storeBigEndian(sequence.rawValue, at: tcpStart + 4)
+      bytes.storeBigEndian(acknowledgment.rawValue, at: tcpStart + 8)
+      bytes[tcpStart + 12] = UInt8(tcpByteCount / 4) << 4
+      bytes[tcpStart + 13] = flags.rawValue
+      bytes.storeBigEndian(window, at: tcpStart + 14)
+      if let timestamps {
+        let option = tcpStart + TCPSegment.minimumHeaderByteCount
+        bytes[option] = TCPOption.noOperation
+        bytes[option + 1] = TCPOption.noOperation
+        bytes[option + 2] = TCPOption.timestamps
+        bytes[option + 3] = 10
+        bytes.storeBigEndian(timestamps.value, at: option + 4)
+        bytes.storeBigEndian(timestamps.echo, at: option + 8)
+      }
+      if !payload.isEmpty {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[(tcpStart + tcpByteCount)...]).copyMemory(from: payload)
+      }
+
+      var sum = InternetChecksum()
+      sum.addPseudoHeader(
+        source: source.address, destination: destination.address, transport: .tcp,
+        length: total - tcpStart)
+      sum.add(UnsafeRawBufferPointer(rebasing: bytes[tcpStart..<total]))
+      bytes.storeBigEndian(sum.value, at: tcpStart + 16)
+      count = total
+    }
+  }
+}

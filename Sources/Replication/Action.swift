@@ -1,0 +1,98 @@
+import Packet
+
+/// Which of the two streams of a connection, as the secondary's application sees them.
+public enum SnoopStream: UInt8, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+  /// What the peer sent.
+  case rcv
+  /// What the primary sent.
+  case snd
+
+  public var description: String {
+    switch self {
+    case .rcv: "rcv"
+    case .snd: "snd"
+    }
+  }
+}
+
+/// What is to become of a packet right away.
+public enum Verdict: Sendable, Hashable {
+  /// Put it back on its way now.
+  case pass
+  /// Keep the frame under the reference given; an action will say when it may go.
+  case hold
+  /// Let it be lost; TCP will send it again, or must not.
+  case drop
+}
+
+/// How much a log line matters.
+public enum LogLevel: Sendable, Hashable { case debug, info, warning, error }
+
+/// What the protocol asks the engine to do. Actions are carried out in order.
+public enum Action: Sendable {
+  // MARK: Frames the engine keeps
+
+  /// Put a held frame back on its way.
+  case release(FrameReference)
+  /// Present a held frame again, as if it had just arrived.
+  case replay(FrameReference)
+  /// Forget a held frame.
+  case discard(FrameReference)
+  /// Inbound, a frame that reached the other RE: its bytes, virtio-net header first, lie at this range of
+  /// the link's input.
+  case injectLate(Range<Int>)
+
+  // MARK: Link
+
+  /// Append the record to the link's output; its payload lies in the packet at hand.
+  case appendSegment(SegmentRecord)
+  /// Append the record whose body is the frame at hand, virtio-net header first.
+  case appendLateFrame(RecordHeader)
+  /// Append these bytes to the link's output.
+  case send([UInt8])
+  case closeLink(String)
+  /// Broadcast the keepalive on every uplink.
+  case sendOnUplink(Keepalive)
+
+  // MARK: Snoop pairs
+
+  /// Give the application the bytes at this range of the link's input.
+  case snoop(Handle, SnoopStream, Range<Int>)
+  /// Give the application these bytes.
+  case snoopOwned(Handle, SnoopStream, [UInt8])
+  /// The stream has come to its end.
+  case endSnoop(Handle, SnoopStream)
+
+  // MARK: Sockets
+
+  /// Divert the packets of this flow to the engine, and say `steered` when that is in force.
+  case steer(Handle, Flow)
+  /// Leave the packets of this flow to the kernel again.
+  case unsteer(Flow)
+  /// The handshake is over.
+  case replicated(Handle)
+  /// The handshake failed; the socket is as it was.
+  case refused(Handle, UnreplicateReason)
+  /// The socket is no longer replicated. On the primary it goes on as an ordinary one.
+  case unreplicated(Handle, UnreplicateReason)
+  /// The peer has sent its FIN.
+  case peerClosed(Handle)
+  /// A reset went by: see whether the kernel still has the connection.
+  case inspect(Handle)
+  /// End the kernel's socket with neither FIN nor RST.
+  case silence(Handle)
+
+  // MARK: Mastership
+
+  case grantLease(Nanoseconds?)
+  case renewLease(Nanoseconds)
+  case revokeLease
+  case takeAddresses
+  case dropAddresses
+  case probe
+  case phaseChanged(MastershipPhase)
+  /// Whether a secondary stands by that could take over.
+  case standbyChanged(Bool)
+
+  case log(LogLevel, String)
+}

@@ -1,0 +1,52 @@
+/// Why a socket is no longer replicated.
+public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+  case requested = 1
+  /// Both directions were closed in order.
+  case closed
+  /// The connection was reset, or the kernel gave it up.
+  case reset
+  case linkLost
+  case prlTimeout
+  case sdrlTimeout
+  case psrmTimeout
+  /// The secondary's application reads too slowly.
+  case snoopBufferFull
+  /// The secondary's application is gone.
+  case applicationGone
+  /// The secondary could not follow what the primary said.
+  case diverged
+  /// A limit of the secondary's configuration.
+  case limitReached
+  /// No snoop pair waits for this socket on the secondary.
+  case notAttached
+  /// This RE stopped being the primary.
+  case mastershipLost
+  case merged
+
+  public var description: String {
+    switch self {
+    case .requested: "requested"
+    case .closed: "closed"
+    case .reset: "reset"
+    case .linkLost: "link lost"
+    case .prlTimeout: "PRL timeout"
+    case .sdrlTimeout: "SDRL timeout"
+    case .psrmTimeout: "PSRM timeout"
+    case .snoopBufferFull: "snoop buffer full"
+    case .applicationGone: "secondary application gone"
+    case .diverged: "secondary out of step"
+    case .limitReached: "limit reached on the secondary"
+    case .notAttached: "no snoop pair attached on the secondary"
+    case .mastershipLost: "mastership lost"
+    case .merged: "merged"
+    }
+  }
+
+  static func timeout(of layer: Layer) -> Self {
+    switch layer {
+    case .prl: .prlTimeout
+    case .sdrl: .sdrlTimeout
+    case .psrm, .iha, .kkcm, .mastership: .psrmTimeout
+    }
+  }
+}

@@ -1,0 +1,510 @@
+/// What an RE is, as it tells the other.
+public enum MastershipPhase: UInt8, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+  /// Just started: knows nothing of the other yet.
+  case starting = 1
+  case secondary
+  /// Has decided to become primary and waits for its kernel to confirm the lease.
+  case takingOver
+  case primary
+  /// Was primary until its lease ran out: silent, and waits to learn whether anybody took over.
+  case suspended
+  /// Has given mastership away in order and waits for the other to confirm.
+  case handingOver
+
+  public var description: String {
+    switch self {
+    case .starting: "starting"
+    case .secondary: "secondary"
+    case .takingOver: "taking over"
+    case .primary: "primary"
+    case .suspended: "suspended"
+    case .handingOver: "handing over"
+    }
+  }
+}
+
+/// How long the lease in this RE's kernel lasts.
+public enum LeaseState: Sendable, Hashable {
+  /// Nothing of a replicated address may leave.
+  case none
+  /// Until it is no longer renewed.
+  case timed
+  /// No other RE could take over, so it does not run out.
+  case endless
+}
+
+/// The times that the `pair` arbiter works with; all follow from `keepalive` in the configuration.
+public struct PairTiming: Sendable, Hashable {
+  /// Between two keepalives on the same path.
+  public let interval: Nanoseconds
+  /// Silence after which the other RE counts as lost.
+  public let detection: Nanoseconds
+  /// How long a timed lease lasts, counted from the keepalive that went before it.
+  ///
+  /// Half the detection time: even if a primary sleeps at the worst moment, between the check of its
+  /// clock and the renewal that the kernel accepts because the old lease is still alive, the renewed one
+  /// has ended when the other RE may take over.
+  public let lease: Nanoseconds
+  /// How long the secondary may use its snoop pairs for a takeover, counted from the last keepalive of its
+  /// own that the primary is known to have received.
+  public let license: Nanoseconds
+  /// How long a probe for a replicated address waits for its answer.
+  public let probeWait = Nanoseconds.milliseconds(20)
+  /// Allowance for timers, above the lease.
+  public let margin = Nanoseconds.milliseconds(15)
+  /// How long a starting RE waits for the other one.
+  public let startupGrace: Nanoseconds
+
+  public init(interval: Nanoseconds, misses: Int) {
+    self.interval = interval / 2
+    detection = interval * Int64(misses)
+    lease = detection / 2
+    license = detection * 2
+    startupGrace = max(.seconds(1), detection * 5)
+  }
+}
+
+/// Who is entitled to mastership, for two REs that have only each other: the `pair` arbiter.
+///
+/// Responsible for the decision alone. It does not touch leases, addresses or sockets: it returns what is
+/// to be done, and is told what became of it. It relies on three facts: clocks of both REs run at nearly
+/// the same rate; a lease ends in the kernel even if its engine does not run; what an RE says in a
+/// keepalive was true when it sent it.
+///
+/// Two masters are impossible as long as one of the two paths between the REs (the link, the uplinks)
+/// works, or the primary has stopped for any reason. If both paths are cut while both REs live and each
+/// still reaches peers, both will be master: two machines alone cannot tell this from the loss of the
+/// other.
+public struct PairArbiter {
+  public enum Output: Hashable, Sendable {
+    /// Put the lease in force, replacing any; `nil` is one without end. Answer with `leaseGranted`.
+    case grantLease(Nanoseconds?)
+    /// Prolong the lease only if it is still in force. Answer with `leaseRenewed`.
+    case renewLease(Nanoseconds)
+    case revokeLease
+    /// Send `keepalive` on both paths.
+    case sendKeepalives
+    /// Ask the uplink who answers for the replicated addresses.
+    case probe
+    /// This RE is the primary now. `pairsAreValid`: the snoop pairs may be merged.
+    case becamePrimary(pairsAreValid: Bool)
+    /// The lease ran out; the role is not lost yet.
+    case becameSuspended
+    /// This RE is no longer the primary, or never was: it must not answer for the addresses, and sockets
+    /// that it may still have on them must die silently.
+    case becameSecondary
+    /// Give mastership to the other RE: silence everything, then send the handover as the last word.
+    case handOver(term: UInt64)
+    /// To the other RE, on the link.
+    case sendGrant(term: UInt64, echo: Int64)
+    case sendRequest
+    case closeLink(String)
+    /// The primary is alive, or too much time has passed: the snoop pairs must never be merged.
+    case voidPairs
+    /// The other RE cannot or will not merge its pairs any more: sockets may go on alone.
+    case peerPairsAreVoid
+    case log(String)
+  }
+
+  /// Why a request of an operator cannot be met.
+  public enum RequestError: Error, Hashable, Sendable, CustomStringConvertible {
+    case alreadyPrimary
+    case notPrimary
+    case noSecondary
+    case busy(MastershipPhase)
+
+    public var description: String {
+      switch self {
+      case .alreadyPrimary: "this RE is the primary already"
+      case .notPrimary: "this RE is not the primary"
+      case .noSecondary: "the other RE is not there to take mastership"
+      case .busy(let phase): "mastership is changing already (\(phase))"
+      }
+    }
+  }
+
+  private enum Link {
+    case down
+    case up(peerSession: UInt64)
+  }
+
+  /// What is known of the other RE.
+  private struct Peer {
+    var phase: MastershipPhase
+    var term: UInt64
+    var priority: UInt16
+    var uplinkIsRunning: Bool
+    var leaseIsTimed: Bool
+  }
+
+  /// A question for the replicated addresses that runs until the suspicion ends.
+  private struct Probing {
+    var first: Instant
+    var last: Instant
+    var answered: Instant?
+  }
+
+  public let slot: UInt8
+  public let priority: UInt16
+  public let timing: PairTiming
+
+  public private(set) var phase = MastershipPhase.starting
+  public private(set) var lease = LeaseState.none
+  public private(set) var term: UInt64 = 0
+  public var uplinkIsRunning = true
+
+  private var phaseSince: Instant
+  private var link = Link.down
+  /// Whether the link ended by a word or a lost carrier, not by silence alone.
+  private var linkLossIsEvident = false
+  private var peer: Peer?
+  private var heardOnLink: Instant?
+  private var heardOnUplink: Instant?
+  /// Silence is not counted before this moment: this RE was asleep, or had no reason to listen.
+  private var listeningSince: Instant
+  private var lastTick: Instant
+  private var lastKeepalives: Instant?
+  private var peerSentAt = Int64.min
+  /// By our clock: when we sent the last keepalive that the primary is known to have had.
+  private var licensedFrom: Instant?
+  /// The primary's pairs at the other RE may still be merged until then.
+  private var severedUntil: Instant?
+  private var probing: Probing?
+  private var takeoverDecided: Instant?
+  private var takeoverIsPlanned = false
+  private var timedLeaseBase: Instant?
+
+  public init(slot: UInt8, priority: UInt16, timing: PairTiming, now: Instant) {
+    self.slot = slot
+    self.priority = priority
+    self.timing = timing
+    phaseSince = now
+    listeningSince = now
+    lastTick = now
+  }
+
+  public var linkIsUp: Bool { if case .up = link { true } else { false } }
+
+  /// The other RE's phase as it last told on the link; `nil` before it has.
+  public var peerPhase: MastershipPhase? { peer?.phase }
+  public var peerUplinkIsRunning: Bool { peer?.uplinkIsRunning ?? false }
+
+  /// Whether the loss of this RE would be answered by a takeover.
+  public var standbyIsReady: Bool { phase == .primary && linkIsUp && peer?.phase == .secondary }
+
+  // MARK: Events
+
+  public mutating func linkCameUp(peerSession: UInt64, now: Instant) {
+    link = .up(peerSession: peerSession)
+    linkLossIsEvident = false
+    heardOnLink = now
+    peerSentAt = .min
+    licensedFrom = nil
+  }
+
+  /// - Parameters:
+  ///   - byPeer: the other RE, or its kernel, ended the connection: its engine has let go of its pairs,
+  ///     or is no more.
+  ///   - carrierLost: the cable or the other machine is gone.
+  public mutating func linkWentDown(byPeer: Bool, carrierLost: Bool, now: Instant) -> [Output] {
+    guard linkIsUp else {
+      linkLossIsEvident = linkLossIsEvident || byPeer || carrierLost
+      return []
+    }
+    link = .down
+    linkLossIsEvident = byPeer || carrierLost
+    switch phase {
+    case .primary, .suspended:
+      if byPeer { return [.peerPairsAreVoid] }
+      severedUntil = (heardOnLink ?? now) + timing.license
+      return []
+    case .starting, .secondary, .takingOver, .handingOver: return []
+    }
+  }
+
+  /// A keepalive came in, on the link or on the uplink.
+  public mutating func received(_ keepalive: Keepalive, onLink: Bool, now: Instant) -> [Output] {
+    guard keepalive.slot != slot else { return [] }
+    if onLink {
+      heardOnLink = now
+      peerSentAt = keepalive.sentAt
+      peer = Peer(
+        phase: keepalive.phase, term: keepalive.term, priority: keepalive.priority,
+        uplinkIsRunning: keepalive.uplinkIsRunning, leaseIsTimed: keepalive.leaseIsTimed)
+    } else {
+      heardOnUplink = now
+      peer?.leaseIsTimed = keepalive.leaseIsTimed
+    }
+    term = max(term, phase == .primary ? term : keepalive.term)
+
+    switch (phase, keepalive.phase) {
+    case (.primary, .primary), (.suspended, .primary), (.takingOver, .primary):
+      let wins =
+        (keepalive.term, keepalive.priority, 1 - keepalive.slot) > (
+          phase == .primary ? term : 0, priority, 1 - slot
+        )
+      if wins { return stepDown(term: keepalive.term, now: now, because: "the other RE is primary") }
+
+    case (.handingOver, .primary) where keepalive.term >= term, (.starting, .primary):
+      return stepDown(term: keepalive.term, now: now, because: "the other RE is primary")
+
+    case (.secondary, .primary):
+      if onLink, keepalive.leaseIsTimed, keepalive.echo != .min {
+        licensedFrom = Instant(nanoseconds: keepalive.echo)
+      }
+      // Generated after the primary gave the link up: it is alive and will go on without us.
+      if !onLink, !keepalive.linkIsUp, !linkIsUp { return [.voidPairs] }
+
+    case (.secondary, .suspended), (.starting, .suspended):
+      var outputs: [Output] = []
+      if phase == .starting {
+        outputs += stepDown(term: keepalive.term, now: now, because: "the other RE was primary")
+      }
+      if onLink { outputs.append(.sendGrant(term: keepalive.term, echo: keepalive.sentAt)) }
+      return outputs
+
+    default: break
+    }
+    return []
+  }
+
+  /// The other RE says that the pairs of the link that we called `session` are void.
+  public mutating func peerVoidedPairs() -> [Output] {
+    guard severedUntil != nil else { return [] }
+    severedUntil = nil
+    return [.peerPairsAreVoid]
+  }
+
+  /// Somebody answered a probe for a replicated address.
+  public mutating func probeAnswered(now: Instant) { probing?.answered = now }
+
+  public mutating func leaseGranted(_ succeeded: Bool, now: Instant) -> [Output] {
+    guard phase == .takingOver else {
+      if !succeeded, phase == .primary { return loseLease(now: now) }
+      return []
+    }
+    guard let decided = takeoverDecided else { return [] }
+    // This RE may have slept since it decided; nothing has left it yet.
+    guard succeeded, now - decided < timing.lease / 2 else {
+      enter(.secondary, now: now)
+      listeningSince = now
+      return [.revokeLease, .log("takeover given up: the lease was not there in time")]
+    }
+    let valid =
+      takeoverIsPlanned || licensedFrom.map { now - $0 < timing.license } ?? false
+    lease = .timed
+    timedLeaseBase = decided
+    severedUntil = nil
+    enter(.primary, now: now)
+    return [.becamePrimary(pairsAreValid: valid), .sendKeepalives]
+  }
+
+  public mutating func leaseRenewed(_ succeeded: Bool, now: Instant) -> [Output] {
+    guard phase == .primary, !succeeded else { return [] }
+    return loseLease(now: now)
+  }
+
+  public mutating func granted(term: UInt64, echo: Int64, now: Instant) -> [Output] {
+    guard phase == .suspended, term == self.term else { return [] }
+    let left = timing.lease - (now - Instant(nanoseconds: echo))
+    guard left > timing.margin else { return [] }
+    lease = .timed
+    enter(.primary, now: now)
+    return [.grantLease(left), .log("lease regained")]
+  }
+
+  /// The other RE has given mastership to this one.
+  public mutating func handedOver(term: UInt64, now: Instant) -> [Output] {
+    guard phase == .secondary || phase == .starting else { return [] }
+    self.term = max(self.term, term - 1)
+    return takeOver(planned: true, now: now, because: "the primary handed over")
+  }
+
+  public mutating func acquire() throws(RequestError) -> [Output] {
+    switch phase {
+    case .primary: throw .alreadyPrimary
+    case .secondary:
+      guard linkIsUp, peer?.phase == .primary else { throw .noSecondary }
+      return [.sendRequest]
+    case .starting, .takingOver, .suspended, .handingOver: throw .busy(phase)
+    }
+  }
+
+  public mutating func release(now: Instant) throws(RequestError) -> [Output] {
+    switch phase {
+    case .primary:
+      guard linkIsUp, peer?.phase == .secondary else { throw .noSecondary }
+      return handOver(now: now)
+    case .secondary, .starting: throw .notPrimary
+    case .takingOver, .suspended, .handingOver: throw .busy(phase)
+    }
+  }
+
+  /// What the next keepalive says. Advances nothing.
+  public func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
+    Keepalive(
+      slot: slot, phase: phase, term: term, priority: priority, sentAt: now.nanoseconds, echo: peerSentAt,
+      leaseIsTimed: lease == .timed, uplinkIsRunning: uplinkIsRunning, linkIsUp: linkIsUp, session: session,
+      voidedSession: voidedSession)
+  }
+
+  // MARK: Time
+
+  /// To be called every few milliseconds.
+  public mutating func tick(now: Instant) -> [Output] {
+    var outputs: [Output] = []
+    if now - lastTick > timing.detection / 2 {
+      // Asleep, and so deaf: what was said meanwhile may still wait to be read.
+      listeningSince = now
+    }
+    lastTick = now
+
+    let keepalivesAreDue = lastKeepalives.map { now - $0 >= timing.interval } ?? true
+    if keepalivesAreDue {
+      lastKeepalives = now
+      outputs.append(.sendKeepalives)
+    }
+    if linkIsUp, silence(onLinkOnly: true, now: now) >= timing.detection {
+      outputs.append(.closeLink("nothing heard for \(timing.detection.milliseconds) ms"))
+    }
+    if let until = severedUntil, now >= until {
+      severedUntil = nil
+      outputs.append(.peerPairsAreVoid)
+    }
+    if let from = licensedFrom, now - from >= timing.license {
+      licensedFrom = nil
+      if phase == .secondary { outputs.append(.voidPairs) }
+    }
+
+    switch phase {
+    case .primary: if keepalivesAreDue { outputs += primaryTick(now: now) }
+    case .secondary, .starting: outputs += waitingTick(now: now)
+    case .suspended:
+      if !linkIsUp, severedUntil == nil { outputs += probeTick(now: now, patience: timing.detection) }
+    case .handingOver:
+      if now - phaseSince >= timing.license {
+        enter(.suspended, now: now)
+        outputs += [.becameSuspended, .log("nobody took mastership over")]
+      }
+    case .takingOver: break
+    }
+    return outputs
+  }
+
+  private mutating func primaryTick(now: Instant) -> [Output] {
+    if linkIsUp, !uplinkIsRunning, peer?.phase == .secondary, peer?.uplinkIsRunning == true {
+      return [.log("uplink lost")] + handOver(now: now)
+    }
+    let mustEnd = linkIsUp || severedUntil != nil
+    switch (mustEnd, lease) {
+    case (true, .timed): return [.renewLease(timing.lease)]
+    case (true, _):
+      lease = .timed
+      return [.grantLease(timing.lease)]
+    case (false, .endless): return []
+    case (false, _):
+      lease = .endless
+      return [.grantLease(nil)]
+    }
+  }
+
+  private mutating func waitingTick(now: Instant) -> [Output] {
+    if linkIsUp, let peer, peer.phase == .starting || peer.phase == .secondary,
+      silence(onLinkOnly: true, now: now) < timing.interval * 2
+    {
+      // Nobody is primary, and both know it: the preferred RE begins.
+      let preferred = (priority, 1 - slot) > (peer.priority, slot)
+      let patience = phase == .starting ? Nanoseconds(0) : timing.interval * 2
+      if preferred, uplinkIsRunning, now - phaseSince >= patience {
+        return takeOver(planned: false, now: now, because: "no RE is primary")
+      }
+      return []
+    }
+    let silent = silence(onLinkOnly: false, now: now)
+    if phase == .starting {
+      guard !linkIsUp, now - phaseSince >= timing.startupGrace else { return [] }
+      return probeTick(now: now, patience: timing.detection)
+    }
+    // A primary whose lease has no end might be silent towards us and still be on the wire.
+    let trusted = peer?.leaseIsTimed ?? false
+    let patience =
+      !trusted
+      ? timing.detection * 10
+      : !linkIsUp && linkLossIsEvident ? timing.lease + timing.margin : timing.detection
+    guard silent >= min(patience, timing.detection) / 2 else {
+      probing = nil
+      return []
+    }
+    return probeTick(now: now, patience: patience)
+  }
+
+  /// Probes while there is suspicion, and takes over once silence has lasted for `patience` and nobody
+  /// answers.
+  private mutating func probeTick(now: Instant, patience: Nanoseconds) -> [Output] {
+    guard uplinkIsRunning else {
+      probing = nil
+      return []
+    }
+    var outputs: [Output] = []
+    if probing == nil || now - probing!.last >= timing.probeWait / 2 {
+      probing = Probing(first: probing?.first ?? now, last: now, answered: probing?.answered)
+      outputs.append(.probe)
+    }
+    guard let probing, silence(onLinkOnly: false, now: now) >= patience,
+      now - probing.first >= timing.probeWait,
+      probing.answered.map({ now - $0 >= timing.probeWait * 3 }) ?? true
+    else { return outputs }
+    return outputs
+      + takeOver(
+        planned: false, now: now, because: "the other RE is silent and nobody answers for the addresses")
+  }
+
+  private func silence(onLinkOnly: Bool, now: Instant) -> Nanoseconds {
+    var heard = listeningSince
+    if let heardOnLink { heard = max(heard, heardOnLink) }
+    if !onLinkOnly, let heardOnUplink { heard = max(heard, heardOnUplink) }
+    return now - heard
+  }
+
+  // MARK: Transitions
+
+  private mutating func enter(_ phase: MastershipPhase, now: Instant) {
+    self.phase = phase
+    phaseSince = now
+    probing = nil
+    takeoverDecided = nil
+  }
+
+  private mutating func takeOver(planned: Bool, now: Instant, because reason: String) -> [Output] {
+    enter(.takingOver, now: now)
+    term = max(term, peer?.term ?? 0) + 1
+    takeoverDecided = now
+    takeoverIsPlanned = planned
+    return [.log("taking over: \(reason)"), .grantLease(timing.lease)]
+  }
+
+  private mutating func handOver(now: Instant) -> [Output] {
+    enter(.handingOver, now: now)
+    lease = .none
+    severedUntil = nil
+    return [.handOver(term: term + 1)]
+  }
+
+  private mutating func loseLease(now: Instant) -> [Output] {
+    enter(.suspended, now: now)
+    lease = .none
+    listeningSince = now
+    return [.becameSuspended, .sendKeepalives]
+  }
+
+  private mutating func stepDown(term: UInt64, now: Instant, because reason: String) -> [Output] {
+    let wasSecondary = phase == .secondary
+    self.term = max(self.term, term)
+    enter(.secondary, now: now)
+    lease = .none
+    severedUntil = nil
+    licensedFrom = nil
+    listeningSince = now
+    return wasSecondary ? [] : [.log("secondary: \(reason)"), .revokeLease, .becameSecondary]
+  }
+}

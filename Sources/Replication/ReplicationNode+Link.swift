@@ -1,0 +1,376 @@
+import Packet
+
+// The inter-RE link: greeting, records in both directions, acknowledgements.
+extension ReplicationNode {
+  /// The link is connected; the other side has not spoken yet.
+  public mutating func linkOpened(now: Instant) {
+    session &+= 1
+    log = ReplicationLog()
+    receivedPosition = 0
+    acknowledgedPosition = 0
+    linkState = .greeting
+    let hello = Hello(
+      slot: configuration.slot, node: configuration.node, session: session,
+      handleLimit: UInt32(configuration.socketLimit))
+    actions.append(.send(hello.record()))
+  }
+
+  /// The link is gone.
+  ///
+  /// - Parameters:
+  ///   - byPeer: the other side ended it (end of stream, or a reset from its kernel).
+  ///   - carrierLost: its interface has no carrier.
+  public mutating func linkClosed(byPeer: Bool, carrierLost: Bool, now: Instant) {
+    guard case .up = linkState else {
+      if case .greeting = linkState { linkState = .down }
+      obey(arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now), now: now)
+      return
+    }
+    linkState = .down
+    say(.warning, "KKCM link lost\(byPeer ? ": closed by the other RE" : carrierLost ? ": no carrier" : "")")
+    for place in entries.indices where entries[place]?.phase == .starting {
+      endReplication(place, because: .linkLost, now: now)
+    }
+    for place in entries.indices where entries[place]?.phase == .receiving {
+      letGo(place, because: .linkLost, tellPrimary: false)
+    }
+    obey(arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now), now: now)
+    noteStandby()
+  }
+
+  /// Bytes from the link, in order.
+  ///
+  /// - Returns: how many were used; the rest is the beginning of a record, and must come again with what
+  ///   follows it. After an error all bytes count as used, and `closeLink` is among the actions.
+  public mutating func linkReceived(_ bytes: UnsafeRawBufferPointer, now: Instant) -> Int {
+    var offset = 0
+    do throws(RecordError) {
+      while bytes.count - offset >= RecordHeader.byteCount {
+        let header = try RecordHeader(
+          UnsafeRawBufferPointer(rebasing: bytes[offset...]), lengthLimit: configuration.recordLimit)
+        guard bytes.count - offset >= header.byteCount else { return offset }
+        let record = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + header.byteCount])
+        try receive(header, record, at: offset, now: now)
+        offset += header.byteCount
+      }
+      return offset
+    } catch {
+      actions.append(.closeLink("\(error)"))
+      return bytes.count
+    }
+  }
+
+  /// The actions of a batch of link input are carried out: acknowledges what has arrived and is safe.
+  public mutating func linkBatchEnded(now: Instant) {
+    guard receivedPosition > acknowledgedPosition, case .up = linkState else { return }
+    acknowledgedPosition = receivedPosition
+    statistics.acknowledgementsSent += 1
+    var writer = ByteWriter(.kkcmAcknowledge, capacity: 8)
+    writer.integer(receivedPosition)
+    actions.append(.send(writer.record()))
+  }
+
+  private mutating func receive(
+    _ header: RecordHeader, _ record: UnsafeRawBufferPointer, at offset: Int, now: Instant
+  ) throws(RecordError) {
+    statistics.recordsReceived += 1
+    guard case .up = linkState else {
+      guard case .greeting = linkState, header.kind == .kkcmHello else { throw .unexpected(header.kind) }
+      var reader = ByteReader(UnsafeRawBufferPointer(rebasing: record[RecordHeader.byteCount...]))
+      return try greet(Hello(&reader), now: now)
+    }
+    if header.kind.isLogged { receivedPosition += 1 }
+    if header.kind == .sdrlSegment || header.kind == .prlSegment {
+      let segment = try SegmentRecord(header, record, at: offset)
+      guard let place = try place(of: header.handle) else { return }
+      let payload = UnsafeRawBufferPointer(rebasing: record[SegmentRecord.fixedByteCount...])
+      if header.kind == .sdrlSegment {
+        entries[place]!.positions.sdrl = receivedPosition
+        follow(outgoing: segment, payload, place, now: now)
+      } else {
+        entries[place]!.positions.prl = receivedPosition
+        follow(incoming: segment, payload, place)
+      }
+      return
+    }
+
+    var reader = ByteReader(UnsafeRawBufferPointer(rebasing: record[RecordHeader.byteCount...]))
+    switch header.kind {
+    case .sdrlSegment, .prlSegment: break
+    case .kkcmHello: throw .unexpected(.kkcmHello)
+    case .kkcmKeepalive:
+      let keepalive = try Keepalive(&reader)
+      try reader.finish()
+      guard keepalive.slot != configuration.slot else { throw .invalidField("slot") }
+      obey(arbiter.received(keepalive, onLink: true, now: now), now: now)
+      noteStandby()
+    case .kkcmAcknowledge:
+      let position: LogPosition = try reader.integer()
+      try reader.finish()
+      guard log.acknowledge(position) else { throw .invalidField("acknowledged position") }
+      statistics.acknowledgementsReceived += 1
+      pump()
+    case .kkcmClose:
+      actions.append(.closeLink("the other RE says: \(try reader.text(limit: 1024))"))
+    case .mastershipRequest:
+      try reader.finish()
+      if let outputs = try? arbiter.release(now: now) { obey(outputs, now: now) }
+    case .mastershipHandover:
+      let term: UInt64 = try reader.integer()
+      try reader.finish()
+      obey(arbiter.handedOver(term: term, now: now), now: now)
+    case .mastershipGrant:
+      let term: UInt64 = try reader.integer()
+      let echo: Int64 = try reader.integer()
+      try reader.finish()
+      obey(arbiter.granted(term: term, echo: echo, now: now), now: now)
+    case .prlLateFrame:
+      if arbiter.phase == .primary || arbiter.phase == .takingOver {
+        actions.append(.injectLate((offset + RecordHeader.byteCount)..<(offset + header.byteCount)))
+      }
+    case .ihaBegin, .sdrlInitial, .psrmSnapshot, .prlInitial, .ihaCommit, .psrmUpdate, .ihaEnd:
+      try followHandshake(header, &reader, now: now)
+    case .ihaAccept:
+      try reader.finish()
+      guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
+      begin(place)
+    case .ihaReject, .ihaEnded:
+      let reason = try Self.reason(&reader)
+      guard let place = try place(of: header.handle) else { return }
+      switch entries[place]!.phase {
+      case .starting: refuse(place, reason)
+      case .replicating: finishReplication(place, because: reason)
+      case .ending(let first): finishReplication(place, because: first)
+      default: break
+      }
+    }
+  }
+
+  private static func reason(_ reader: inout ByteReader) throws(RecordError) -> UnreplicateReason {
+    guard let reason = UnreplicateReason(rawValue: try reader.integer()) else {
+      throw .invalidField("reason")
+    }
+    try reader.finish()
+    return reason
+  }
+
+  /// Where the socket of a record stands; `nil` for a socket that is gone, which may be spoken of as long
+  /// as the news is on its way.
+  private mutating func place(of handle: Handle) throws(RecordError) -> Int? {
+    do {
+      return try handles.place(of: handle)
+    } catch {
+      guard case .stale = error else { throw .unknownHandle(handle) }
+      statistics.staleRecords += 1
+      return nil
+    }
+  }
+
+  private mutating func greet(_ hello: Hello, now: Instant) throws(RecordError) {
+    guard hello.slot != configuration.slot else {
+      actions.append(
+        .closeLink("the other RE has slot \(hello.slot) too; set one of them to \(1 - hello.slot)"))
+      return
+    }
+    guard hello.lowestVersion <= LinkVersion.highest, hello.highestVersion >= LinkVersion.lowest else {
+      actions.append(
+        .closeLink(
+          "the other RE speaks versions \(hello.lowestVersion) to \(hello.highestVersion), "
+            + "this one \(LinkVersion.lowest) to \(LinkVersion.highest)"))
+      return
+    }
+    // Pairs of an earlier link belong to a log that has no continuation.
+    voidPairs()
+    releaseSevered()
+    linkState = .up(hello)
+    peerSession = hello.session
+    statistics.linkSessions += 1
+    say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
+    for layer in ["PRL", "PSRM"] { say(.info, "\(layer) global state initialized") }
+    arbiter.linkCameUp(peerSession: hello.session, now: now)
+    // Speak first: the arbiters decide on what they hear of each other.
+    actions.append(.send(keepalive(now: now).record()))
+  }
+
+  func keepalive(now: Instant) -> Keepalive {
+    arbiter.keepalive(session: session, voidedSession: voidedSession, now: now)
+  }
+
+  /// A keepalive of the other RE came in on an uplink.
+  public mutating func uplinkReceived(_ keepalive: Keepalive, now: Instant) {
+    guard keepalive.slot != configuration.slot else { return }
+    if keepalive.voidedSession == session { obey(arbiter.peerVoidedPairs(), now: now) }
+    obey(arbiter.received(keepalive, onLink: false, now: now), now: now)
+  }
+
+  /// Primary: the secondary has the socket.
+  private mutating func begin(_ place: Int) {
+    let handle = entries[place]!.handle
+    entries[place]!.phase = .replicating
+    statistics.socketsReplicated += 1
+    for layer in ["PRL", "PSRM", "SDRL"] {
+      say(.info, "\(layer) per-socket state initialized for socket \(handle)")
+    }
+    say(.info, "IHA handshake for socket \(handle) done")
+    actions.append(.replicated(handle))
+    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+  }
+
+  // MARK: Secondary: following the primary
+
+  private mutating func followHandshake(
+    _ header: RecordHeader, _ reader: inout ByteReader, now: Instant
+  ) throws(RecordError) {
+    guard let place = try place(of: header.handle) else {
+      if header.kind == .ihaBegin {
+        // The application let go of its pair; the primary must learn it.
+        reject(try reader.handle(), because: .notAttached)
+      }
+      return
+    }
+    switch header.kind {
+    case .ihaBegin:
+      let primary = try reader.handle()
+      let flow = try reader.flow()
+      let options = try reader.byteArray(limit: 4096)
+      try reader.finish()
+      guard entries[place]!.phase == .attached, entries[place]!.peer == primary, flows[flow] == nil else {
+        return reject(primary, because: .notAttached)
+      }
+      entries[place]!.phase = .receiving
+      entries[place]!.flow = flow
+      flows[flow] = place
+      let zero = SequenceNumber(0)
+      entries[place]!.snoop = SnoopState(
+        reassembly: Reassembly(next: zero, finReceived: false),
+        unacknowledged: UnacknowledgedBytes(start: zero), options: options, timestampHeard: now)
+
+    case .sdrlInitial:
+      let bytes = try reader.byteArray(limit: configuration.recordLimit)
+      try reader.finish()
+      guard entries[place]!.phase == .receiving else { return }
+      bytes.withUnsafeBytes { entries[place]!.snoop!.unacknowledged.append($0) }
+      actions.append(.snoopOwned(entries[place]!.handle, .snd, bytes))
+
+    case .psrmSnapshot:
+      let block = try ControlBlock(&reader)
+      let finSent = try reader.boolean()
+      let finReceived = try reader.boolean()
+      try reader.finish()
+      guard entries[place]!.phase == .receiving else { return }
+      entries[place]!.block = block
+      let queue = entries[place]!.snoop!.unacknowledged.bytes
+      var unacknowledged = UnacknowledgedBytes(start: block.sendUnacknowledged)
+      queue.withUnsafeBytes { unacknowledged.append($0) }
+      entries[place]!.snoop!.unacknowledged = unacknowledged
+      entries[place]!.snoop!.finSent = finSent ? unacknowledged.end : nil
+      entries[place]!.snoop!.reassembly = Reassembly(
+        next: block.receiveNext - (finReceived ? 1 : 0), finReceived: finReceived)
+      entries[place]!.snoop!.timestampHeard = now
+
+    case .prlInitial:
+      let bytes = try reader.byteArray(limit: configuration.recordLimit)
+      try reader.finish()
+      guard entries[place]!.phase == .receiving else { return }
+      actions.append(.snoopOwned(entries[place]!.handle, .rcv, bytes))
+
+    case .ihaCommit:
+      try reader.finish()
+      guard entries[place]!.phase == .receiving, entries[place]!.block != nil else { return }
+      actions.append(.steer(entries[place]!.handle, entries[place]!.flow!))
+
+    case .psrmUpdate:
+      var block = try ControlBlock(&reader)
+      let announcedEdge = try reader.sequence()
+      try reader.finish()
+      guard entries[place]!.isFollowing else { return }
+      entries[place]!.positions.psrm = receivedPosition
+      block.receiveEdge = .later(announcedEdge, entries[place]!.block.receiveEdge)
+      entries[place]!.block = block
+      entries[place]!.snoop!.timestampHeard = now
+      entries[place]!.snoop!.unacknowledged.acknowledge(upTo: block.sendUnacknowledged)
+
+    case .ihaEnd:
+      let reason = try Self.reason(&reader)
+      guard let peer = entries[place]!.peer else { return }
+      if entries[place]!.isFollowing { letGo(place, because: reason, tellPrimary: false) }
+      var writer = ByteWriter(.ihaEnded, to: peer)
+      writer.integer(reason.rawValue)
+      actions.append(.send(writer.record()))
+
+    default: throw .unexpected(header.kind)
+    }
+  }
+
+  private mutating func reject(_ primary: Handle, because reason: UnreplicateReason) {
+    var writer = ByteWriter(.ihaReject, to: primary)
+    writer.integer(reason.rawValue)
+    actions.append(.send(writer.record()))
+  }
+
+  private mutating func follow(
+    outgoing record: SegmentRecord, _ payload: UnsafeRawBufferPointer, _ place: Int, now: Instant
+  ) {
+    guard entries[place]!.isFollowing, arbiter.phase == .secondary else { return }
+    // The log has no gaps; if this one has, somebody is wrong, and the pair must not be trusted.
+    guard payload.isEmpty || record.sequence == entries[place]!.snoop!.unacknowledged.end else {
+      return letGo(place, because: .diverged, tellPrimary: true)
+    }
+    if !payload.isEmpty {
+      entries[place]!.snoop!.unacknowledged.append(payload)
+      actions.append(.snoop(entries[place]!.handle, .snd, record.payload))
+    }
+    if record.flags.contains(.fin) {
+      entries[place]!.snoop!.finSent = entries[place]!.snoop!.unacknowledged.end
+    }
+    entries[place]!.block.noteSent(
+      end: record.payloadEnd + (record.flags.contains(.fin) ? 1 : 0), acknowledgment: record.acknowledgment,
+      window: record.window, timestamps: record.timestamps)
+    entries[place]!.snoop!.timestampHeard = now
+    endSnoopIfComplete(place)
+  }
+
+  private mutating func follow(
+    incoming record: SegmentRecord, _ payload: UnsafeRawBufferPointer, _ place: Int
+  ) {
+    guard entries[place]!.isFollowing, arbiter.phase == .secondary else { return }
+    let handle = entries[place]!.handle
+    entries[place]!.block.noteReceived(
+      sequence: record.sequence, acknowledgment: record.acknowledgment, window: record.window,
+      timestamps: record.timestamps)
+    entries[place]!.snoop!.unacknowledged.acknowledge(upTo: entries[place]!.block.sendUnacknowledged)
+    if record.flags.contains(.fin) { entries[place]!.snoop!.reassembly.noteFIN(at: record.payloadEnd) }
+    let ready = entries[place]!.snoop!.reassembly.receive(payload, at: record.sequence)
+    if !ready.isEmpty {
+      let start = record.payload.lowerBound
+      actions.append(.snoop(handle, .rcv, (start + ready.lowerBound)..<(start + ready.upperBound)))
+      while let piece = entries[place]!.snoop!.reassembly.takeReady() {
+        actions.append(.snoopOwned(handle, .rcv, piece))
+      }
+    }
+    guard entries[place]!.snoop!.reassembly.byteCount <= configuration.holdLimit else {
+      return letGo(place, because: .limitReached, tellPrimary: true)
+    }
+    endSnoopIfComplete(place)
+  }
+
+  /// A FIN whose every byte has been shown is the end of that stream.
+  mutating func endSnoopIfComplete(_ place: Int) {
+    guard entries[place]!.phase == .snooping else { return }
+    let handle = entries[place]!.handle
+    if entries[place]!.snoop!.reassembly.isComplete, !entries[place]!.snoop!.rcvEnded {
+      entries[place]!.snoop!.rcvEnded = true
+      actions.append(.endSnoop(handle, .rcv))
+      actions.append(.peerClosed(handle))
+    }
+    if entries[place]!.snoop!.finSent != nil, !entries[place]!.snoop!.sndEnded {
+      entries[place]!.snoop!.sndEnded = true
+      actions.append(.endSnoop(handle, .snd))
+    }
+  }
+}
+
+extension SocketEntry {
+  /// Secondary: records about the socket are welcome.
+  var isFollowing: Bool { phase == .receiving || phase == .snooping }
+}

@@ -1,0 +1,188 @@
+import Packet
+
+// What a change of mastership means for sockets.
+extension ReplicationNode {
+  // MARK: What the engine reports
+
+  public mutating func leaseGranted(_ succeeded: Bool, now: Instant) {
+    obey(arbiter.leaseGranted(succeeded, now: now), now: now)
+  }
+
+  public mutating func leaseRenewed(_ succeeded: Bool, now: Instant) {
+    obey(arbiter.leaseRenewed(succeeded, now: now), now: now)
+  }
+
+  public mutating func probeAnswered(now: Instant) { arbiter.probeAnswered(now: now) }
+
+  public mutating func uplinkChanged(isRunning: Bool) { arbiter.uplinkIsRunning = isRunning }
+
+  // MARK: What an operator asks for
+
+  /// Makes this RE the primary, in order.
+  public mutating func acquireMastership(now: Instant) throws(PairArbiter.RequestError) {
+    obey(try arbiter.acquire(), now: now)
+  }
+
+  /// Gives mastership to the other RE, in order.
+  public mutating func releaseMastership(now: Instant) throws(PairArbiter.RequestError) {
+    obey(try arbiter.release(now: now), now: now)
+  }
+
+  // MARK: Merge
+
+  /// New primary: begins to turn a snoop pair into a live socket. Until `merged`, packets wait.
+  public mutating func merge(_ handle: Handle, now: Instant) throws(SocketError) -> MergePlan {
+    let place = try find(handle)
+    guard arbiter.phase == .primary else { throw .notPrimary }
+    guard entries[place]!.phase == .snooping else {
+      throw .wrongPhase(handle, entries[place]!.phase, wanted: "snooping")
+    }
+    let entry = entries[place]!
+    let snoop = entry.snoop!
+    let block: ControlBlock = entry.block
+    entries[place]!.phase = .merging
+
+    // The window's right edge must not move back, and cannot be further off than a window field can say.
+    let scale = UInt32(block.negotiated.receiveWindowScale ?? 0)
+    let window = min(max(block.receiveEdge - snoop.reassembly.next, 0), 65_535 << Int(scale))
+    // The primary's clock went on after the last value heard of; what it sent meanwhile must not be ahead
+    // of what this RE sends, or the peer would take it for an old duplicate (RFC 7323, section 5).
+    let elapsed = UInt32(truncatingIfNeeded: (now - snoop.timestampHeard).milliseconds)
+    return MergePlan(
+      flow: entry.flow!, block: block, sendUnacknowledged: snoop.unacknowledged.start,
+      sendQueue: snoop.unacknowledged.bytes, receiveNext: snoop.reassembly.next,
+      receiveWindow: UInt32(window), timestamp: block.timestampSent &+ elapsed &+ Self.timestampAllowance,
+      finSent: snoop.finSent != nil, finReceived: snoop.reassembly.isComplete, options: snoop.options)
+  }
+
+  /// Milliseconds between the old primary's last timestamp and the first of the new one, beyond the time
+  /// that has passed: covers what a record may have spent on its way.
+  static let timestampAllowance: UInt32 = 500
+
+  /// The socket lives (or could not be made): packets that waited go to the kernel, and it is an
+  /// ordinary socket from now on. The handle is gone.
+  public mutating func merged(_ handle: Handle, succeeded: Bool) {
+    guard let place = try? find(handle), entries[place]!.phase == .merging else { return }
+    let flow = entries[place]!.flow!
+    flows[flow] = nil
+    actions.append(.unsteer(flow))
+    sayCleanedUp(handle)
+    if succeeded { statistics.socketsMerged += 1 }
+    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+    remove(place)
+  }
+
+  // MARK: Carrying out what the arbiter decides
+
+  mutating func obey(_ outputs: [PairArbiter.Output], now: Instant) {
+    for output in outputs {
+      switch output {
+      case .grantLease(let duration): actions.append(.grantLease(duration))
+      case .renewLease(let duration): actions.append(.renewLease(duration))
+      case .revokeLease: actions.append(.revokeLease)
+      case .sendKeepalives:
+        let keepalive = keepalive(now: now)
+        if case .up = linkState { actions.append(.send(keepalive.record())) }
+        actions.append(.sendOnUplink(keepalive))
+      case .probe: actions.append(.probe)
+      case .becamePrimary(let pairsAreValid):
+        if !pairsAreValid { voidPairs() }
+        actions.append(.takeAddresses)
+      case .becameSuspended: break
+      case .becameSecondary:
+        silenceAll()
+        actions.append(.dropAddresses)
+      case .handOver(let term): handOver(term: term, now: now)
+      case .sendGrant(let term, let echo):
+        var writer = ByteWriter(.mastershipGrant)
+        writer.integer(term)
+        writer.integer(echo)
+        actions.append(.send(writer.record()))
+      case .sendRequest: actions.append(.send(ByteWriter(.mastershipRequest).record()))
+      case .closeLink(let reason): actions.append(.closeLink(reason))
+      case .voidPairs: voidPairs()
+      case .peerPairsAreVoid: releaseSevered()
+      case .log(let text): say(.info, "mastership: \(text)")
+      }
+    }
+    notePhase()
+    noteStandby()
+  }
+
+  private mutating func notePhase() {
+    guard arbiter.phase != reportedPhase else { return }
+    reportedPhase = arbiter.phase
+    say(.info, "mastership: \(arbiter.phase), term \(arbiter.term)")
+    actions.append(.phaseChanged(arbiter.phase))
+  }
+
+  mutating func noteStandby() {
+    guard arbiter.standbyIsReady != standbyWasReady else { return }
+    standbyWasReady = arbiter.standbyIsReady
+    actions.append(.standbyChanged(standbyWasReady))
+  }
+
+  /// Secondary: whatever the primary does from now on, these pairs do not show it.
+  mutating func voidPairs() {
+    voidedSession = peerSession
+    guard arbiter.phase != .primary || !pairsMayBeMerged else { return }
+    for place in entries.indices where entries[place]?.isFollowing == true {
+      letGo(place, because: .linkLost, tellPrimary: false)
+    }
+  }
+
+  /// Whether this RE took over and applications are about to merge.
+  private var pairsMayBeMerged: Bool { reportedPhase == .primary }
+
+  /// Primary: the secondary is no longer able to merge; sockets go on alone.
+  mutating func releaseSevered() {
+    for place in entries.indices {
+      switch entries[place]?.phase {
+      case .replicating: finishReplication(place, because: .linkLost)
+      case .ending(let reason): finishReplication(place, because: reason)
+      default: break
+      }
+    }
+  }
+
+  /// Old primary: falls silent, and says so behind everything it has said before.
+  private mutating func handOver(term: UInt64, now: Instant) {
+    actions.append(.revokeLease)
+    for (flow, _) in flows { forwards[flow] = now + .seconds(2) }
+    silenceAll()
+    actions.append(.dropAddresses)
+    var writer = ByteWriter(.mastershipHandover)
+    writer.integer(term)
+    actions.append(.send(writer.record()))
+  }
+
+  /// Sockets of a former primary die without a word; steering stays, so that what still arrives for them
+  /// does not reach a kernel that would answer with a reset.
+  private mutating func silenceAll() {
+    for place in entries.indices {
+      guard let entry = entries[place] else { continue }
+      switch entry.phase {
+      case .starting, .replicating, .ending:
+        let handle = entry.handle
+        actions.append(.silence(handle))
+        let flow = entry.flow!
+        flows[flow] = nil
+        if forwards[flow] == nil { actions.append(.unsteer(flow)) }
+        let wasStarting = entry.phase == .starting
+        entries[place]!.phase = .unreplicated(.mastershipLost)
+        for frame in entries[place]!.takeWaiting() { actions.append(.discard(frame.reference)) }
+        if wasStarting {
+          actions.append(.refused(handle, .mastershipLost))
+        } else {
+          statistics.socketsUnreplicated += 1
+          sayCleanedUp(handle)
+          actions.append(.unreplicated(handle, .mastershipLost))
+        }
+      case .unreplicated:
+        actions.append(.silence(entry.handle))
+      case .allocated, .attached, .receiving, .snooping, .merging: break
+      }
+    }
+    pump()
+  }
+}

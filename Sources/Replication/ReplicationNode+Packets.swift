@@ -1,0 +1,294 @@
+import Packet
+
+// What the primary does with the packets of replicated flows, and every RE with those that reach it while
+// a flow changes hands.
+extension ReplicationNode {
+  /// A packet that this RE's kernel wants to send.
+  ///
+  /// - Parameters:
+  ///   - reference: what to call the frame should it be held.
+  ///   - byteCount: what the frame occupies, in bytes.
+  public mutating func outbound(
+    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, now: Instant
+  ) -> Verdict {
+    statistics.outboundPackets += 1
+    guard let place = flows[packet.outboundFlow] else {
+      statistics.strayPackets += 1
+      return .pass
+    }
+    switch entries[place]!.phase {
+    case .replicating:
+      return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
+    case .starting, .ending:
+      return wait(place, reference, byteCount)
+    case .merging:
+      // Nothing is sent before the merge is complete: the kernel's socket has not heard of a FIN yet.
+      return wait(place, reference, byteCount)
+    case .allocated, .attached, .receiving, .snooping:
+      // A socket of a former life of this RE.
+      statistics.droppedAsSecondary += 1
+      return .drop
+    case .unreplicated:
+      return .pass
+    }
+  }
+
+  /// A packet that the peer sent to this RE.
+  ///
+  /// - Parameter checksumIsValid: called when the payload is about to be believed.
+  public mutating func inbound(
+    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, now: Instant,
+    checksumIsValid: () -> Bool
+  ) -> Verdict {
+    statistics.inboundPackets += 1
+    guard let place = flows[packet.inboundFlow] else { return strayInbound(packet.inboundFlow, byteCount) }
+    switch entries[place]!.phase {
+    case .replicating:
+      return receiveReplicated(
+        packet.segment, place, reference: reference, byteCount: byteCount, now: now,
+        checksumIsValid: checksumIsValid)
+    case .starting, .merging:
+      return wait(place, reference, byteCount)
+    case .snooping where arbiter.phase == .primary:
+      return wait(place, reference, byteCount)
+    case .ending, .unreplicated:
+      return .pass
+    case .allocated, .attached, .receiving, .snooping:
+      statistics.droppedAsSecondary += 1
+      return .drop
+    }
+  }
+
+  private mutating func strayInbound(_ flow: Flow, _ byteCount: Int) -> Verdict {
+    if forwards[flow] != nil, case .up = linkState {
+      statistics.forwardedLate += 1
+      actions.append(
+        .appendLateFrame(
+          RecordHeader(
+            kind: .prlLateFrame, byteCount: RecordHeader.byteCount + byteCount, handle: Handle(rawValue: 0))))
+      return .drop
+    }
+    guard arbiter.phase == .primary else {
+      // The kernel would answer with a reset.
+      statistics.droppedAsSecondary += 1
+      return .drop
+    }
+    statistics.strayPackets += 1
+    return .pass
+  }
+
+  private mutating func wait(_ place: Int, _ reference: FrameReference, _ byteCount: Int) -> Verdict {
+    guard entries[place]!.wait(reference, byteCount: byteCount) else {
+      statistics.droppedForLimit += 1
+      return .drop
+    }
+    statistics.held += 1
+    return .hold
+  }
+
+  // MARK: Outgoing
+
+  private mutating func sendReplicated(
+    _ segment: TCPSegment, _ place: Int, reference: FrameReference, byteCount: Int, now: Instant
+  ) -> Verdict {
+    // An acknowledgement of bytes that are not in the log would be the end of promise 1. It means that
+    // the kernel took in what this node did not: the secondary is out of step for good.
+    if segment.flags.contains(.ack),
+      segment.acknowledgment > entries[place]!.inbound.acknowledgeable
+    {
+      say(
+        .error,
+        "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), "
+          + "log has \(entries[place]!.inbound.acknowledgeable)")
+      endReplication(place, because: .diverged, now: now)
+      return wait(place, reference, byteCount)
+    }
+
+    let scale = segment.flags.contains(.syn) ? 0 : entries[place]!.block.negotiated.receiveWindowScale ?? 0
+    let window = UInt32(segment.window) << UInt32(scale)
+    var required =
+      configuration.mode == .overlap ? entries[place]!.inbound.position : entries[place]!.outbound.position
+
+    switch entries[place]!.outbound.judge(segment) {
+    case .gap:
+      statistics.droppedForGap += 1
+      return .drop
+    case .new(let sequence):
+      guard log.unacknowledgedBytes < configuration.holdLimit else {
+        statistics.droppedForLimit += 1
+        return .drop
+      }
+      let skipped = max(0, min(sequence - segment.sequence, segment.payload.count))
+      let record = SegmentRecord(
+        kind: .sdrlSegment, handle: entries[place]!.peer!, sequence: segment.sequence + skipped,
+        segment: segment, window: window, payload: segment.payload.dropFirst(skipped))
+      required = log.append(byteCount: record.byteCount, layer: .sdrl, socket: Int32(place), now: now)
+      actions.append(.appendSegment(record))
+      statistics.sdrlRecordsSent += 1
+      statistics.sdrlBytesSent += UInt64(record.payload.count)
+      entries[place]!.outbound.append(segment, at: required)
+      noteSent(segment, place, window: window)
+      entries[place]!.announcedEdge = .later(entries[place]!.announcedEdge, entries[place]!.block.receiveEdge)
+
+    case .known:
+      if !segment.payload.isEmpty || segment.flags.contains(.fin) {
+        required = max(required, entries[place]!.outbound.position)
+      }
+      let before: ControlBlock = entries[place]!.block
+      noteSent(segment, place, window: window)
+      if entries[place]!.block.receiveEdge > entries[place]!.announcedEdge {
+        required = appendBlock(place, now: now)
+      } else if entries[place]!.block != before {
+        markDirty(place)
+      }
+    }
+
+    if segment.flags.contains(.rst) {
+      actions.append(.inspect(entries[place]!.handle))
+    }
+    endIfClosed(place, now: now)
+    if required <= log.acknowledged {
+      statistics.passedAtOnce += 1
+      return .pass
+    }
+    return hold(place, reference, byteCount, until: required)
+  }
+
+  private mutating func noteSent(_ segment: TCPSegment, _ place: Int, window: UInt32) {
+    guard segment.flags.contains(.ack) else { return }
+    entries[place]!.block.noteSent(
+      end: segment.end, acknowledgment: segment.acknowledgment, window: window,
+      timestamps: segment.timestamps)
+  }
+
+  private mutating func hold(
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, until required: LogPosition
+  ) -> Verdict {
+    guard holds.byteCount + byteCount <= configuration.holdLimit else {
+      statistics.droppedForLimit += 1
+      return .drop
+    }
+    statistics.held += 1
+    holds.append(
+      HoldQueue.Entry(
+        required: max(required, holds.lastRequired), frame: reference, byteCount: Int32(byteCount),
+        socket: Int32(place), generation: entries[place]!.handle.generation))
+    return .hold
+  }
+
+  // MARK: Incoming
+
+  private mutating func receiveReplicated(
+    _ segment: TCPSegment, _ place: Int, reference: FrameReference, byteCount: Int, now: Instant,
+    checksumIsValid: () -> Bool
+  ) -> Verdict {
+    let block: ControlBlock = entries[place]!.block
+    let stream: InboundStream = entries[place]!.inbound
+    // What the kernel will discard or only answer is none of the log's business.
+    guard !segment.flags.contains(.syn), segment.flags.contains(.ack) || segment.flags.contains(.rst) else {
+      return .pass
+    }
+    if block.isOldDuplicate(segment.timestamps) {
+      statistics.oldDuplicates += 1
+      return .pass
+    }
+    if segment.flags.contains(.rst) {
+      actions.append(.inspect(entries[place]!.handle))
+      return .pass
+    }
+
+    var required: LogPosition = 0
+    // A sender may go a little beyond the edge it was given, to probe; anything far off is an old
+    // duplicate or a forgery, and the kernel drops it too.
+    let isNear = segment.sequence <= block.receiveEdge && segment.end - stream.next < 1 << 30
+    let verdict = isNear ? stream.judge(segment) : .known
+    switch verdict {
+    case .tooFragmented:
+      statistics.droppedForLimit += 1
+      return .drop
+    case .new(let sequence):
+      guard log.unacknowledgedBytes < configuration.holdLimit else {
+        statistics.droppedForLimit += 1
+        return .drop
+      }
+      guard checksumIsValid() else {
+        statistics.droppedForChecksum += 1
+        return .drop
+      }
+      let skipped = max(0, min(sequence - segment.sequence, segment.payload.count))
+      let window = UInt32(segment.window) << UInt32(block.negotiated.sendWindowScale ?? 0)
+      let record = SegmentRecord(
+        kind: .prlSegment, handle: entries[place]!.peer!, sequence: segment.sequence + skipped,
+        segment: segment, window: window, payload: segment.payload.dropFirst(skipped))
+      required = log.append(byteCount: record.byteCount, layer: .prl, socket: Int32(place), now: now)
+      actions.append(.appendSegment(record))
+      statistics.prlRecordsSent += 1
+      statistics.prlBytesSent += UInt64(record.payload.count)
+      entries[place]!.inbound.append(segment, from: sequence, at: required)
+      noteReceived(record, segmentSequence: segment.sequence, place)
+      if entries[place]!.inbound.fin == entries[place]!.inbound.next, !entries[place]!.peerClosedReported {
+        entries[place]!.peerClosedReported = true
+        actions.append(.peerClosed(entries[place]!.handle))
+      }
+
+    case .known:
+      entries[place]!.block.noteReceived(
+        sequence: segment.sequence, acknowledgment: segment.acknowledgment,
+        window: UInt32(segment.window) << UInt32(block.negotiated.sendWindowScale ?? 0),
+        timestamps: segment.timestamps)
+      if entries[place]!.block != block { markDirty(place) }
+    }
+
+    endIfClosed(place, now: now)
+    guard configuration.mode == .strict, required > log.acknowledged else {
+      statistics.passedAtOnce += 1
+      return .pass
+    }
+    return hold(place, reference, byteCount, until: required)
+  }
+
+  private mutating func noteReceived(_ record: SegmentRecord, segmentSequence: SequenceNumber, _ place: Int) {
+    entries[place]!.block.noteReceived(
+      sequence: segmentSequence, acknowledgment: record.acknowledgment, window: record.window,
+      timestamps: record.timestamps)
+  }
+
+  /// Both FINs are sent and acknowledged: replication has nothing left to protect.
+  private mutating func endIfClosed(_ place: Int, now: Instant) {
+    guard let finSent = entries[place]!.outbound.fin, let finReceived = entries[place]!.inbound.fin,
+      entries[place]!.block.sendUnacknowledged > finSent,
+      entries[place]!.block.receiveAcknowledged > finReceived
+    else { return }
+    endReplication(place, because: .closed, now: now)
+  }
+
+  // MARK: Release
+
+  /// Lets go of whatever need not wait any longer.
+  mutating func pump() {
+    while let head = holds.first {
+      let place = Int(head.socket)
+      let entry = entries[place]
+      let isCurrent = entry != nil && entry!.handle.generation == head.generation
+      if head.required <= log.acknowledged {
+        statistics.releasedAfterAcknowledgement += 1
+      } else if isCurrent, entry!.phase == .replicating || entry!.isEnding {
+        return
+      } else {
+        statistics.releasedAfterUnreplication += 1
+      }
+      _ = holds.removeFirst()
+      // After a handover nothing may leave, nor be delivered to a socket that is about to die.
+      if isCurrent, entry!.phase == .unreplicated(.mastershipLost) {
+        statistics.discardedAfterHandover += 1
+        actions.append(.discard(head.frame))
+      } else {
+        actions.append(.release(head.frame))
+      }
+    }
+  }
+}
+
+extension SocketEntry {
+  var isEnding: Bool { if case .ending = phase { true } else { false } }
+}

@@ -1,0 +1,261 @@
+import Packet
+
+/// Why the protocol refuses what an application asks for.
+public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
+  case handle(HandleError)
+  case wrongPhase(Handle, SocketPhase, wanted: String)
+  case notPrimary
+  case notSecondary
+  case noSecondary
+  /// Primary and secondary handle must come from different REs.
+  case sameSide(Handle)
+  case flowInUse(Flow)
+
+  public var description: String {
+    switch self {
+    case .handle(let error): "\(error)"
+    case .wrongPhase(let handle, let phase, let wanted): "handle \(handle) is \(phase), not \(wanted)"
+    case .notPrimary: "this RE is not the primary"
+    case .notSecondary: "this RE is not the secondary"
+    case .noSecondary: "there is no secondary that could take part"
+    case .sameSide(let handle): "handle \(handle) was allocated by this RE, not by the other one"
+    case .flowInUse(let flow): "\(flow) is replicated already"
+    }
+  }
+}
+
+// The life of a socket, as applications ask for it.
+extension ReplicationNode {
+  public mutating func allocate() throws(SocketError) -> Handle {
+    let new: (handle: Handle, place: Int)
+    do { new = try handles.allocate() } catch { throw .handle(error) }
+    if new.place == entries.count { entries.append(nil) }
+    entries[new.place] = SocketEntry(handle: new.handle)
+    return new.handle
+  }
+
+  /// Gives a handle back whose socket is not, or no longer, replicated.
+  public mutating func free(_ handle: Handle) throws(SocketError) {
+    let place = try find(handle)
+    switch entries[place]!.phase {
+    case .allocated, .attached, .unreplicated: remove(place)
+    case let phase: throw .wrongPhase(handle, phase, wanted: "allocated, attached or unreplicated")
+    }
+  }
+
+  /// Secondary: a handle for the socket that the other RE calls `primary`; its snoop pair fills when the
+  /// primary replicates.
+  public mutating func attach(primary: Handle) throws(SocketError) -> Handle {
+    guard arbiter.phase == .secondary else { throw .notSecondary }
+    guard case .up = linkState else { throw .noSecondary }
+    guard primary.slot != configuration.slot else { throw .sameSide(primary) }
+    let handle = try allocate()
+    let place = try find(handle)
+    entries[place]!.phase = .attached
+    entries[place]!.peer = primary
+    return handle
+  }
+
+  /// Primary: begins the handshake for an established socket. The flow is steered first; the engine says
+  /// `steered` when packets are being held, and then brings the snapshot.
+  public mutating func replicate(_ handle: Handle, secondary: Handle, flow: Flow) throws(SocketError) {
+    let place = try find(handle)
+    switch entries[place]!.phase {
+    case .allocated, .unreplicated: break
+    case let phase: throw .wrongPhase(handle, phase, wanted: "allocated or unreplicated")
+    }
+    guard arbiter.phase == .primary else { throw .notPrimary }
+    guard case .up = linkState, arbiter.standbyIsReady else { throw .noSecondary }
+    guard secondary.slot != configuration.slot else { throw .sameSide(secondary) }
+    guard flows[flow] == nil else { throw .flowInUse(flow) }
+    // A socket may be replicated again under the same name; nothing of its former life may remain.
+    entries[place] = SocketEntry(handle: handle)
+    entries[place]!.phase = .starting
+    entries[place]!.peer = secondary
+    entries[place]!.flow = flow
+    flows[flow] = place
+    actions.append(.steer(handle, flow))
+  }
+
+  /// Primary: what the kernel said of the socket, once its packets were held.
+  public mutating func snapshotTaken(_ handle: Handle, _ snapshot: SocketSnapshot, now: Instant) {
+    guard let place = try? find(handle), entries[place]!.phase == .starting else { return }
+    guard case .up = linkState else { return refuse(place, .linkLost) }
+    let peer = entries[place]!.peer!
+    let flow = entries[place]!.flow!
+
+    var begin = ByteWriter(.ihaBegin, to: peer)
+    begin.handle(handle)
+    begin.flow(flow)
+    begin.byteArray(snapshot.options)
+    append(begin.record(), layer: .iha, place: place, now: now)
+
+    appendQueue(snapshot.sendQueue, kind: .sdrlInitial, to: peer, place: place, now: now)
+    say(
+      .info, "SDRL handshake for socket \(handle): \(snapshot.sendQueue.count) bytes of the send queue sent")
+
+    var block = ByteWriter(.psrmSnapshot, to: peer)
+    snapshot.block.write(to: &block)
+    block.boolean(snapshot.finSent)
+    block.boolean(snapshot.finReceived)
+    append(block.record(), layer: .psrm, place: place, now: now)
+    statistics.psrmRecordsSent += 1
+    entries[place]!.positions.psrm = log.position
+    say(.info, "PSRM handshake for socket \(handle): control block sent")
+
+    appendQueue(snapshot.receiveQueue, kind: .prlInitial, to: peer, place: place, now: now)
+    say(
+      .info,
+      "PRL handshake for socket \(handle): \(snapshot.receiveQueue.count) bytes of the receive queue sent")
+
+    let position = append(ByteWriter(.ihaCommit, to: peer).record(), layer: .iha, place: place, now: now)
+
+    let finCount = snapshot.finReceived ? 1 : 0
+    entries[place]!.block = snapshot.block
+    entries[place]!.announcedEdge = snapshot.block.receiveEdge
+    entries[place]!.outbound = OutboundStream(
+      next: snapshot.block.sendUnacknowledged + snapshot.sendQueue.count, position: position,
+      finSent: snapshot.finSent)
+    entries[place]!.inbound = InboundStream(
+      next: snapshot.block.receiveNext - finCount, position: position, finReceived: snapshot.finReceived)
+    entries[place]!.peerClosedReported = snapshot.finReceived
+  }
+
+  private mutating func appendQueue(
+    _ bytes: [UInt8], kind: RecordKind, to peer: Handle, place: Int, now: Instant
+  ) {
+    let step = min(256 << 10, configuration.recordLimit - RecordHeader.byteCount - 4)
+    for start in stride(from: 0, to: bytes.count, by: step) {
+      let piece = bytes[start..<min(start + step, bytes.count)]
+      var writer = ByteWriter(kind, to: peer, capacity: piece.count + 4)
+      writer.byteArray(piece)
+      append(writer.record(), layer: kind.layer, place: place, now: now)
+    }
+  }
+
+  /// Primary: the kernel would not say; the socket is left as it is.
+  public mutating func snapshotFailed(_ handle: Handle) {
+    guard let place = try? find(handle), entries[place]!.phase == .starting else { return }
+    refuse(place, .requested)
+  }
+
+  /// The flow is being steered now.
+  public mutating func steered(_ handle: Handle) {
+    guard let place = try? find(handle), entries[place]!.phase == .receiving else { return }
+    entries[place]!.phase = .snooping
+    statistics.socketsReplicated += 1
+    for layer in ["PRL", "PSRM", "SDRL"] {
+      say(.info, "\(layer) per-socket state initialized for socket \(handle)")
+    }
+    say(.info, "IHA handshake for socket \(handle) done")
+    actions.append(.send(ByteWriter(.ihaAccept, to: entries[place]!.peer!).record()))
+    actions.append(.replicated(handle))
+    endSnoopIfComplete(place)
+  }
+
+  /// Primary: stops replicating. On the secondary: lets go of the pair.
+  public mutating func unreplicate(
+    _ handle: Handle, because reason: UnreplicateReason = .requested, now: Instant
+  ) throws(SocketError) {
+    let place = try find(handle)
+    switch entries[place]!.phase {
+    case .replicating: endReplication(place, because: reason, now: now)
+    case .receiving, .snooping: letGo(place, because: reason, tellPrimary: true)
+    case .attached: remove(place)
+    case .allocated, .starting, .ending, .unreplicated, .merging:
+      throw .wrongPhase(handle, entries[place]!.phase, wanted: "replicated")
+    }
+  }
+
+  /// Secondary: the application does not take what is meant for it, or is gone.
+  public mutating func snoopFailed(_ handle: Handle, because reason: UnreplicateReason) {
+    guard let place = try? find(handle) else { return }
+    switch entries[place]!.phase {
+    case .receiving, .snooping: letGo(place, because: reason, tellPrimary: true)
+    default: break
+    }
+  }
+
+  // MARK: Ends
+
+  /// Primary: asks the secondary to let go of the pair. Until it has, it might still merge it: nothing
+  /// may leave that it does not have.
+  mutating func endReplication(_ place: Int, because reason: UnreplicateReason, now: Instant) {
+    guard entries[place]?.phase == .replicating || entries[place]?.phase == .starting else { return }
+    // Before the snapshot has gone out the secondary has nothing that it could merge.
+    if entries[place]!.block == nil { return refuse(place, reason) }
+    entries[place]!.phase = .ending(reason)
+    if case .up = linkState {
+      var writer = ByteWriter(.ihaEnd, to: entries[place]!.peer!)
+      writer.integer(reason.rawValue)
+      append(writer.record(), layer: .iha, place: place, now: now)
+    }
+  }
+
+  /// The secondary has let go: the socket goes on alone.
+  mutating func finishReplication(_ place: Int, because reason: UnreplicateReason) {
+    let handle = entries[place]!.handle
+    let flow = entries[place]!.flow!
+    flows[flow] = nil
+    actions.append(.unsteer(flow))
+    entries[place]!.phase = .unreplicated(reason)
+    statistics.socketsUnreplicated += 1
+    sayCleanedUp(handle)
+    actions.append(.unreplicated(handle, reason))
+    for frame in entries[place]!.takeWaiting() {
+      actions.append(reason == .mastershipLost ? .discard(frame.reference) : .release(frame.reference))
+    }
+    pump()
+  }
+
+  /// Primary: the handshake has come to nothing.
+  mutating func refuse(_ place: Int, _ reason: UnreplicateReason) {
+    let flow = entries[place]!.flow!
+    flows[flow] = nil
+    actions.append(.unsteer(flow))
+    entries[place]!.phase = .unreplicated(reason)
+    actions.append(.refused(entries[place]!.handle, reason))
+    for frame in entries[place]!.takeWaiting() { actions.append(.release(frame.reference)) }
+  }
+
+  /// Secondary: the pair is over; it will never be merged.
+  mutating func letGo(_ place: Int, because reason: UnreplicateReason, tellPrimary: Bool) {
+    let handle = entries[place]!.handle
+    if tellPrimary, case .up = linkState {
+      var writer = ByteWriter(.ihaReject, to: entries[place]!.peer!)
+      writer.integer(reason.rawValue)
+      actions.append(.send(writer.record()))
+    }
+    if let flow = entries[place]!.flow, flows[flow] == place {
+      flows[flow] = nil
+      actions.append(.unsteer(flow))
+    }
+    let snoop = entries[place]!.snoop
+    entries[place]!.snoop = nil
+    entries[place]!.phase = .unreplicated(reason)
+    statistics.socketsUnreplicated += 1
+    sayCleanedUp(handle)
+    // A stream that came to its end in order has been reported already.
+    if snoop?.rcvEnded != true { actions.append(.endSnoop(handle, .rcv)) }
+    if snoop?.sndEnded != true { actions.append(.endSnoop(handle, .snd)) }
+    actions.append(.unreplicated(handle, reason))
+    for frame in entries[place]!.takeWaiting() { actions.append(.discard(frame.reference)) }
+  }
+
+  mutating func sayCleanedUp(_ handle: Handle) {
+    for layer in ["SDRL", "PRL", "PSRM"] {
+      say(.info, "\(layer) per-socket state cleaned up for socket \(handle)")
+    }
+  }
+
+  mutating func remove(_ place: Int) {
+    let handle = entries[place]!.handle
+    assert(entries[place]!.waiting.isEmpty)
+    entries[place] = nil
+    do { try handles.free(handle) } catch { preconditionFailure("a handle in use is in the table") }
+  }
+
+  func find(_ handle: Handle) throws(SocketError) -> Int {
+    do { return try handles.place(of: handle) } catch { throw .handle(error) }
+  }
+}

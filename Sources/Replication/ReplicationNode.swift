@@ -1,0 +1,222 @@
+import Packet
+
+/// The protocol of one routing engine: everything that JSR decides, and nothing that it touches.
+///
+/// The node is told of packets, of bytes from the link, of what applications want and of the time; it
+/// answers each packet with a verdict, and leaves in `actions` what else is to be done, in order. The same
+/// node serves as primary and as secondary: which of the two it is follows from `arbiter`.
+///
+/// Where things are: packets on the primary in `ReplicationNode+Packets`, records on either side in
+/// `+Link`, the life of a socket in `+Sockets`, changes of mastership in `+Mastership`.
+public struct ReplicationNode {
+  public struct Configuration: Sendable {
+    public var node: String
+    public var slot: UInt8
+    public var priority: UInt16
+    public var timing: PairTiming
+    public var mode: Mode
+    public var timeouts: LayerTimeouts
+    /// Handles at a time.
+    public var socketLimit: Int
+    /// Bytes of packets held, and bytes of records on their way, at most; each.
+    public var holdLimit: Int
+    /// Bytes of one record, at most.
+    public var recordLimit: Int
+    /// Tells this run of the engine from all before; a clock reading will do.
+    public var incarnation: UInt64
+
+    public init(
+      node: String, slot: UInt8, priority: UInt16, timing: PairTiming, mode: Mode, timeouts: LayerTimeouts,
+      socketLimit: Int, holdLimit: Int, recordLimit: Int, incarnation: UInt64
+    ) {
+      self.node = node
+      self.slot = slot
+      self.priority = priority
+      self.timing = timing
+      self.mode = mode
+      self.timeouts = timeouts
+      self.socketLimit = socketLimit
+      self.holdLimit = holdLimit
+      self.recordLimit = recordLimit
+      self.incarnation = incarnation
+    }
+  }
+
+  /// When an inbound packet is delivered.
+  public enum Mode: Sendable, Hashable {
+    /// At once; outgoing packets wait until all that was taken in is safe.
+    case overlap
+    /// When the secondary has it.
+    case strict
+  }
+
+  enum LinkState {
+    case down
+    /// Connected, and our hello is sent.
+    case greeting
+    case up(Hello)
+  }
+
+  public let configuration: Configuration
+  public internal(set) var timeouts: LayerTimeouts
+  public internal(set) var arbiter: PairArbiter
+  public internal(set) var statistics = Statistics()
+  /// What the engine must do, in order. The engine takes them and leaves the array empty.
+  public var actions: [Action] = []
+
+  var handles: HandleTable
+  var entries: [SocketEntry?] = []
+  var flows: [Flow: Int] = [:]
+  var log = ReplicationLog()
+  var holds = HoldQueue()
+  var dirty: [Int] = []
+  /// Flows that were handed over, whose late packets go to the other RE.
+  var forwards: [Flow: Instant] = [:]
+
+  var linkState = LinkState.down
+  var session: UInt64
+  /// The other RE's name for the last link.
+  var peerSession: UInt64 = 0
+  /// The other RE's name for the last link whose pairs were given up here.
+  var voidedSession: UInt64 = 0
+  /// Logged records received on this link.
+  var receivedPosition: LogPosition = 0
+  var acknowledgedPosition: LogPosition = 0
+  var standbyWasReady = false
+  var reportedPhase = MastershipPhase.starting
+
+  public init(_ configuration: Configuration, now: Instant) {
+    self.configuration = configuration
+    timeouts = configuration.timeouts
+    session = configuration.incarnation
+    handles = HandleTable(slot: configuration.slot, limit: configuration.socketLimit)
+    arbiter = PairArbiter(
+      slot: configuration.slot, priority: configuration.priority, timing: configuration.timing, now: now)
+  }
+
+  // MARK: Time
+
+  /// To be called every few milliseconds.
+  public mutating func tick(now: Instant) {
+    obey(arbiter.tick(now: now), now: now)
+    if case .up = linkState {
+      var late: [(place: Int, reason: UnreplicateReason)] = []
+      log.overdue(at: now, timeouts: timeouts) { socket, layer in
+        late.append((Int(socket), .timeout(of: layer)))
+      }
+      for (place, reason) in late { endReplication(place, because: reason, now: now) }
+    }
+    if !forwards.isEmpty {
+      for (flow, until) in forwards where now >= until {
+        forwards[flow] = nil
+        actions.append(.unsteer(flow))
+      }
+    }
+    flushBlocks(now: now)
+  }
+
+  // MARK: Views
+
+  /// What is held at this moment.
+  public var occupancy: Occupancy {
+    var result = Occupancy()
+    result.sockets = handles.count
+    result.flows = flows.count + forwards.count
+    result.heldPackets = holds.count
+    result.heldBytes = holds.byteCount
+    result.unacknowledgedRecords = log.unacknowledgedCount
+    result.unacknowledgedRecordBytes = log.unacknowledgedBytes
+    for case .some(let entry) in entries {
+      result.heldPackets += entry.waiting.count
+      result.heldBytes += entry.waitingBytes
+      if let snoop = entry.snoop {
+        result.bufferedBytes += snoop.reassembly.byteCount + snoop.unacknowledged.count
+      }
+    }
+    return result
+  }
+
+  /// What the other RE calls itself; `nil` while the link is down.
+  public var peerName: String? { if case .up(let hello) = linkState { hello.node } else { nil } }
+
+  /// One handle, as it can be shown.
+  public struct SocketView: Sendable {
+    public var handle: Handle
+    public var peer: Handle?
+    public var phase: SocketPhase
+    public var flow: Flow?
+    /// `nil` before the handshake has brought it.
+    public var block: ControlBlock?
+    public var positions: LayerPositions
+  }
+
+  public var sockets: [SocketView] { entries.compactMap { $0.map(Self.view) } }
+
+  /// - Throws: if the handle is stale, foreign or made up.
+  public func socket(_ handle: Handle) throws(HandleError) -> SocketView {
+    Self.view(entries[try handles.place(of: handle)]!)
+  }
+
+  private static func view(_ entry: SocketEntry) -> SocketView {
+    var block: ControlBlock? = entry.block
+    if let snoop = entry.snoop {
+      block?.receiveNext = snoop.reassembly.acknowledgeable
+    } else if let inbound = entry.inbound {
+      block?.receiveNext = inbound.acknowledgeable
+    }
+    var positions = entry.positions
+    if let outbound = entry.outbound { positions.sdrl = outbound.position }
+    if let inbound = entry.inbound { positions.prl = inbound.position }
+    return SocketView(
+      handle: entry.handle, peer: entry.peer, phase: entry.phase, flow: entry.flow, block: block,
+      positions: positions)
+  }
+
+  // MARK: Small things that all parts share
+
+  mutating func say(_ level: LogLevel, _ text: String) { actions.append(.log(level, text)) }
+
+  /// Appends a record that is not made from a packet to the log and to the link.
+  @discardableResult
+  mutating func append(_ record: [UInt8], layer: Layer, place: Int, now: Instant) -> LogPosition {
+    actions.append(.send(record))
+    return log.append(byteCount: record.count, layer: layer, socket: Int32(place), now: now)
+  }
+
+  /// Sends the control blocks that changed in ways no segment record told. To be called when a batch of
+  /// packets is done.
+  public mutating func flushBlocks(now: Instant) {
+    guard !dirty.isEmpty else { return }
+    for place in dirty {
+      guard entries[place] != nil, entries[place]!.blockIsDirty else { continue }
+      entries[place]!.blockIsDirty = false
+      if entries[place]!.phase == .replicating { appendBlock(place, now: now) }
+    }
+    dirty.removeAll(keepingCapacity: true)
+  }
+
+  mutating func markDirty(_ place: Int) {
+    guard !entries[place]!.blockIsDirty else { return }
+    entries[place]!.blockIsDirty = true
+    dirty.append(place)
+  }
+
+  /// Appends a PSRM update that also announces window edges which are yet to be advertised, so that not
+  /// every acknowledgement needs one of its own.
+  @discardableResult
+  mutating func appendBlock(_ place: Int, now: Instant) -> LogPosition {
+    let entry = entries[place]!
+    var block: ControlBlock = entry.block
+    block.receiveNext = entry.inbound.acknowledgeable
+    let allowance = max(65_535, Int(block.receiveWindow / 2))
+    let edge = SequenceNumber.later(entry.announcedEdge, block.receiveEdge + allowance)
+    entries[place]!.announcedEdge = edge
+    var writer = ByteWriter(.psrmUpdate, to: entry.peer!)
+    block.write(to: &writer)
+    writer.sequence(edge)
+    statistics.psrmRecordsSent += 1
+    let position = append(writer.record(), layer: .psrm, place: place, now: now)
+    entries[place]!.positions.psrm = position
+    return position
+  }
+}

@@ -1,0 +1,154 @@
+import Packet
+
+/// Where one handle stands.
+public enum SocketPhase: Sendable, Hashable, CustomStringConvertible {
+  /// A name, and nothing else yet.
+  case allocated
+  /// Secondary: a snoop pair waits for the handshake.
+  case attached
+  /// Primary: the handshake is under way; packets of the flow are held, both ways.
+  case starting
+  case replicating
+  /// Primary: replication ends; nothing leaves until the secondary has let go of its pair.
+  case ending(UnreplicateReason)
+  /// The socket is an ordinary one again, or gone.
+  case unreplicated(UnreplicateReason)
+  /// Secondary: the handshake is under way.
+  case receiving
+  /// Secondary: the pair follows the primary. After a takeover: it waits to be merged.
+  case snooping
+  /// New primary: the kernel's socket is being made.
+  case merging
+
+  public var description: String {
+    switch self {
+    case .allocated: "allocated"
+    case .attached: "attached"
+    case .starting: "starting"
+    case .replicating: "replicating"
+    case .ending: "ending"
+    case .unreplicated: "unreplicated"
+    case .receiving: "receiving"
+    case .snooping: "snooping"
+    case .merging: "merging"
+    }
+  }
+}
+
+/// Everything the protocol knows of one handle.
+struct SocketEntry {
+  /// A frame that waits for its socket rather than for the log.
+  struct WaitingFrame {
+    var reference: FrameReference
+    var byteCount: Int
+  }
+
+  /// Bytes of frames that may wait for one socket while a handshake or a merge is under way.
+  static let maximumWaitingBytes = 8 << 20
+
+  let handle: Handle
+  var phase = SocketPhase.allocated
+  /// The other RE's name for the socket.
+  var peer: Handle?
+  var flow: Flow?
+  /// Valid from the snapshot on.
+  var block: ControlBlock!
+  /// Primary: what of the two streams is in the log.
+  var outbound: OutboundStream!
+  var inbound: InboundStream!
+  /// Primary: the right edge that the secondary knows we may have advertised.
+  var announcedEdge = SequenceNumber(0)
+  /// Primary: the control block has changed in a way that no segment record told the secondary.
+  var blockIsDirty = false
+  var peerClosedReported = false
+  /// Secondary.
+  var snoop: SnoopState?
+  /// Of the last record about the socket; for the primary only PSRM, the streams know their own.
+  var positions = LayerPositions()
+  private(set) var waiting: [WaitingFrame] = []
+  private(set) var waitingBytes = 0
+
+  init(handle: Handle) { self.handle = handle }
+
+  /// Keeps a frame until the handshake or merge is over; false if there are too many.
+  mutating func wait(_ reference: FrameReference, byteCount: Int) -> Bool {
+    guard waitingBytes + byteCount <= Self.maximumWaitingBytes else { return false }
+    waiting.append(WaitingFrame(reference: reference, byteCount: byteCount))
+    waitingBytes += byteCount
+    return true
+  }
+
+  mutating func takeWaiting() -> [WaitingFrame] {
+    defer {
+      waiting = []
+      waitingBytes = 0
+    }
+    return waiting
+  }
+}
+
+/// For each layer the log position of its last record about a socket; 0 before the first.
+public struct LayerPositions: Sendable, Hashable {
+  public var sdrl: LogPosition = 0
+  public var prl: LogPosition = 0
+  public var psrm: LogPosition = 0
+}
+
+/// What the secondary keeps of a socket, beyond the control block.
+struct SnoopState {
+  var reassembly: Reassembly
+  var unacknowledged: UnacknowledgedBytes
+  /// Where the primary's FIN stands, once it is in the log.
+  var finSent: SequenceNumber?
+  /// How the socket's options were set, in the engine's encoding.
+  var options: [UInt8]
+  /// When the control block's `timestampSent` was heard of.
+  var timestampHeard: Instant
+  var rcvEnded = false
+  var sndEnded = false
+}
+
+/// What the handshake has to bring to the secondary, as read from the kernel.
+public struct SocketSnapshot: Sendable {
+  public var block: ControlBlock
+  /// From SND.UNA on, also what was not sent yet; without FIN.
+  public var sendQueue: [UInt8]
+  /// What the application has not read, up to RCV.NXT; without FIN.
+  public var receiveQueue: [UInt8]
+  public var finSent: Bool
+  public var finReceived: Bool
+  /// Socket options, in the engine's own encoding.
+  public var options: [UInt8]
+
+  public init(
+    block: ControlBlock, sendQueue: [UInt8], receiveQueue: [UInt8], finSent: Bool, finReceived: Bool,
+    options: [UInt8]
+  ) {
+    self.block = block
+    self.sendQueue = sendQueue
+    self.receiveQueue = receiveQueue
+    self.finSent = finSent
+    self.finReceived = finReceived
+    self.options = options
+  }
+}
+
+/// What a merge has to bring into the kernel. Sequence numbers in it count no FIN.
+public struct MergePlan: Sendable {
+  public var flow: Flow
+  public var block: ControlBlock
+  /// Sequence number of the first byte of `sendQueue`.
+  public var sendUnacknowledged: SequenceNumber
+  /// What the peer has not acknowledged.
+  public var sendQueue: [UInt8]
+  /// Sequence number behind the last byte received in order. What the application has not read of them
+  /// goes into the receive queue.
+  public var receiveNext: SequenceNumber
+  /// The receive window to restore, in bytes from `receiveNext`.
+  public var receiveWindow: UInt32
+  /// The timestamp clock must start here or later.
+  public var timestamp: UInt32
+  public var finSent: Bool
+  public var finReceived: Bool
+  public var options: [UInt8]
+}

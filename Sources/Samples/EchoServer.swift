@@ -1,0 +1,458 @@
+import Descriptors
+import Glibc
+import JSR
+
+/// `jsrutil`: an echo server whose connections survive the loss of its routing engine.
+///
+/// Theory of operation. Two instances run, one on each routing engine. The primary serves the peers; for
+/// every connection it offers its handle to the secondary over a channel of their own, and when the
+/// secondary has made its snoop pair, the engine replicates the socket. The secondary runs the same
+/// transform on what it snoops (`Snooper`), so when mastership comes to it, it merges every pair into a live
+/// socket and knows to the byte what is still to be sent.
+///
+/// One thread does everything that touches a byte, in one loop around epoll: a round trip through the
+/// server is one wait, one read and one write. Calls to the engine run in tasks and report to the loop
+/// through a mailbox (`EngineClient`); a socket is out of the loop as long as the engine has it.
+///
+/// A connection that is already under way can be replicated too (a secondary that comes late, a connection
+/// that was merged). The engine would take it at any moment, but the other *instance* has to know where the
+/// conversation stands. So the server stops reading, waits until the peer has acknowledged all it was sent
+/// (`SIOCOUTQ`, tcp(7)), and puts the little that is left to know into the offer (`ResumePoint`).
+///
+/// On SIGTERM or SIGINT it does what daemons do: every connection is closed, so the peers see a FIN. To move
+/// connections without closing them, move mastership first (`jsrctl request master switch`).
+public final class EchoServer {
+  enum Watcher {
+    case mailbox
+    case peers
+    case instances
+    case channel
+    case connection(ServedConnection)
+    case rcv(SnoopedPair)
+    case snd(SnoopedPair)
+    case live(SnoopedPair)
+  }
+
+  /// What the one line a second of `--quiet` tells.
+  struct Counts: Equatable {
+    var messages: UInt64 = 0
+    var bytesIn: UInt64 = 0
+    var bytesOut: UInt64 = 0
+    var matches: UInt64 = 0
+    var mismatches: UInt64 = 0
+  }
+
+  /// Bytes of one read.
+  private static let readByteCount = 128 * 1024
+  /// How often the loop looks at what has no descriptor, in milliseconds.
+  private static let tickMilliseconds: Int32 = 100
+  /// How long connections may take to close when the server ends, in nanoseconds.
+  private static let endingTime: UInt64 = 2_000_000_000
+
+  let options: EchoServerOptions
+  let line: LineOutput
+  let poll: EventPoll<Watcher>
+  let engine: EngineClient
+  let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: readByteCount, alignment: 64)
+  private let connectToEngine: EngineClient.Connector
+  private let signals: TerminationSignals
+  private let peerListener: ListeningSocket
+  private let instanceListener: ListeningSocket?
+  let otherAddress: SocketAddress?
+  /// Where a connection to the other instance comes from, if that is not left to the kernel.
+  private let channelAddress: SocketAddress?
+
+  var part: Role
+  var slot: UInt8?
+  var session: (any EngineSession)?
+  var channel: InstanceChannel?
+  var connections: [UInt64: ServedConnection] = [:]
+  var connectionsByHandle: [Handle: ServedConnection] = [:]
+  /// Connections that are being brought to rest; looked at every millisecond.
+  var quiescing: [UInt64: ServedConnection] = [:]
+  var pairs: [Handle: SnoopedPair] = [:]
+  var counts = Counts()
+  private var lastConnectionID: UInt64 = 0
+  private var reportedCounts = Counts()
+  private var nextReport: UInt64 = 0
+  private var reportedProblem: String?
+  private var endAt: UInt64?
+  private var pendingCloses = 0
+  private var hadSession = false
+
+  /// Binds everything; an address that is not there or a port in use is seen here.
+  public convenience init(_ options: EchoServerOptions) throws {
+    let path = options.controlSocket
+    try self.init(options, line: LineOutput(descriptor: STDOUT_FILENO)) { () throws(JSRError) in
+      try await Session.connect(to: path, application: "jsrutil")
+    }
+  }
+
+  init(
+    _ options: EchoServerOptions, line: LineOutput, connectToEngine: @escaping EngineClient.Connector
+  ) throws {
+    StreamSocket.raiseDescriptorLimit()
+    self.options = options
+    self.line = line
+    self.connectToEngine = connectToEngine
+    signals = try TerminationSignals()
+    poll = try EventPoll()
+    engine = EngineClient(mailbox: try Mailbox())
+    peerListener = try ListeningSocket(
+      at: try SocketAddress(host: options.listenAddress, port: options.port, isNumeric: true))
+    otherAddress = try options.otherAddress.map {
+      try SocketAddress(host: $0, port: options.channelPort, isNumeric: true)
+    }
+    channelAddress = try options.channelListenAddress.map {
+      try SocketAddress(host: $0, port: 0, isNumeric: true)
+    }
+    if options.isPlain {
+      instanceListener = nil
+    } else {
+      let any = otherAddress?.family == AF_INET6 ? "::" : "0.0.0.0"
+      instanceListener = try ListeningSocket(
+        at: try SocketAddress(
+          host: options.channelListenAddress ?? any, port: options.channelPort, isNumeric: true))
+    }
+    part =
+      switch options.mode {
+      case .primary: .primary
+      case .secondary: .secondary
+      case .byMastership: options.isPlain ? .primary : .none
+      }
+    slot = options.slot ?? (options.isPlain ? 0 : nil)
+  }
+
+  deinit { buffer.deallocate() }
+
+  /// Serves until SIGTERM or SIGINT.
+  public func run() throws {
+    try poll.add(engine.mailbox.descriptor, .read, .mailbox)
+    if let instanceListener { try poll.add(instanceListener.descriptor, .read, .instances) }
+    line(settings)
+    let keeper = options.isPlain
+      ? nil : engine.keepSession(connectToEngine)
+    if slot != nil { try poll.add(peerListener.descriptor, .read, .peers) }
+
+    var nextTick: UInt64 = 0
+    while true {
+      line.flush()
+      try poll.wait(milliseconds: quiescing.isEmpty ? Self.tickMilliseconds : 1, handle)
+      checkQuiescing()
+      let now = MonotonicClock.nanoseconds
+      if now >= nextTick {
+        nextTick = now + UInt64(Self.tickMilliseconds) * 1_000_000
+        tick(now)
+      }
+      if let endAt, pendingCloses == 0 || now >= endAt { break }
+    }
+    keeper?.cancel()
+    session?.close()
+    line("END")
+    line.flush()
+  }
+
+  private func handle(_ watcher: Watcher, _ readiness: EventPoll<Watcher>.Readiness) {
+    switch watcher {
+    case .mailbox: for notice in engine.mailbox.takeAll() { handle(notice) }
+    case .peers: acceptPeers()
+    case .instances: acceptInstance()
+    case .channel: channelIsReady(readiness)
+    case .connection(let connection):
+      if readiness.canRead { read(connection) }
+      if readiness.canWrite, connections[connection.id] === connection { flush(connection) }
+    case .rcv(let pair): readRcv(pair)
+    case .snd(let pair): readSnd(pair)
+    case .live(let pair): readLive(pair)
+    }
+  }
+
+  private func handle(_ notice: EngineNotice) {
+    switch notice {
+    case .stop: end()
+    case .ready(let session, let role): sessionIsReady(session, role)
+    case .unreachable(let error): report(problem: "ENGINE \(error)")
+    case .event(let event): handle(event)
+    case .allocated(let id, let result): allocated(id, result)
+    case .handshakeOver(let id, let refusal): handshakeOver(id, refusal)
+    case .unreplicated(let id, let refusal): unreplicated(id, refusal)
+    case .attached(let primary, let point, let result): attached(primary, point, result)
+    case .merged(let handle, let result): merged(handle, result)
+    case .closed(let handle, let refusal):
+      pendingCloses -= 1
+      if let refusal { line("CLOSE of handle \(handle): \(refusal)") }
+    }
+  }
+
+  private func handle(_ event: Event) {
+    switch event {
+    case .replicated: break
+    case .unreplicated(let handle, let reason):
+      if let connection = connectionsByHandle[handle] {
+        lostProtection(connection, reason: reason)
+      } else if let pair = pairs[handle] {
+        pair.reason = reason
+      }
+    case .secondaryUp:
+      line("SECONDARY up")
+      retryEverything()
+    case .secondaryDown: line("SECONDARY down")
+    case .mastershipGained: become(.primary)
+    case .mastershipLost: become(.secondary)
+    case .peerClosed(let handle): detail("PEER closed its direction, handle \(handle)")
+    case .missed(let count): missed(count)
+    case .engineGone: engineIsGone()
+    }
+  }
+
+  private func sessionIsReady(_ session: any EngineSession, _ role: Role) {
+    let isFirst = !hadSession
+    hadSession = true
+    self.session = session
+    reportedProblem = nil
+    line("ENGINE \(session.node) slot \(session.slot) version \(session.engineVersion) role \(role.rawValue)")
+    if slot == nil {
+      slot = session.slot
+      do {
+        try poll.add(peerListener.descriptor, .read, .peers)
+      } catch {
+        report(problem: "PEERS cannot be accepted: \(error)")
+      }
+    }
+    // The mode names the part only until mastership has spoken.
+    if role != .none, options.mode == .byMastership || !isFirst { become(role) }
+    retryEverything()
+  }
+
+  private func engineIsGone() {
+    guard session != nil else { return }
+    session = nil
+    line("ENGINE gone: open connections go on unreplicated")
+    for connection in connections.values {
+      switch connection.protection {
+      case .replicated, .offered, .unreplicating:
+        connection.protection = .none
+        resume(connection)
+      case .none, .quiescing, .allocating, .handshake: break
+      }
+      connection.mergedHandle = nil
+    }
+    connectionsByHandle.removeAll()
+    for pair in pairs.values where !pair.isMerged { drop(pair, "the engine is gone") }
+  }
+
+  /// Events were lost, so everything is asked for again.
+  private func missed(_ count: Int) {
+    line("EVENTS \(count) missed")
+    guard let session else { return }
+    let mailbox = engine.mailbox
+    Task {
+      if let role = try? await session.role(), role != .none {
+        mailbox.post(.event(role == .primary ? .mastershipGained : .mastershipLost))
+      }
+    }
+  }
+
+  private func become(_ role: Role) {
+    guard role != .none, role != part else { return }
+    part = role
+    line("ROLE \(role.rawValue)")
+    closeChannel("the role has changed")
+    switch role {
+    case .primary: mergeAll()
+    case .secondary: abandonReplicated()
+    case .none: break
+    }
+  }
+
+  private func tick(_ now: UInt64) {
+    if signals.take() { end() }
+    if !options.isPlain, endAt == nil {
+      if part == .secondary, channel == nil { connectToPrimary() }
+      expireOffers(now)
+      protectWhatIsDue(now)
+    }
+    if options.isQuiet, now >= nextReport {
+      nextReport = now + 1_000_000_000
+      reportCounts()
+    }
+  }
+
+  private func end() {
+    guard endAt == nil else { return }
+    endAt = MonotonicClock.nanoseconds + Self.endingTime
+    line("ENDING, \(connections.count) connections are closed")
+    poll.remove(peerListener.descriptor)
+    if let instanceListener { poll.remove(instanceListener.descriptor) }
+    for connection in connections.values where connection.isOurs { close(connection, "the server ends") }
+    for pair in pairs.values { drop(pair, "the server ends") }
+    closeChannel("the server ends")
+  }
+
+  /// The server is about to end: nothing new is begun.
+  var isEnding: Bool { endAt != nil }
+
+  /// Closes a socket that the engine knows under `handle`, in order.
+  func closeThroughEngine(_ session: any EngineSession, _ descriptor: Int32, _ handle: Handle) {
+    pendingCloses += 1
+    engine.close(session, descriptor: descriptor, handle)
+  }
+
+  func nextConnectionID() -> UInt64 {
+    lastConnectionID += 1
+    return lastConnectionID
+  }
+
+  private func acceptPeers() {
+    guard let slot else { return }
+    do {
+      while let accepted = try peerListener.accept() {
+        try StreamSocket.sendAtOnce(accepted.rawValue)
+        serve(
+          ServedConnection(
+            id: nextConnectionID(), descriptor: accepted.release(),
+            conversation: Conversation(slot: slot, verifiesPayload: options.verifiesPayload)))
+      }
+    } catch {
+      report(problem: "PEERS cannot be accepted: \(error)")
+    }
+  }
+
+  private func acceptInstance() {
+    guard let instanceListener else { return }
+    do {
+      while let accepted = try instanceListener.accept() {
+        guard part == .primary, !isEnding else { continue }
+        let remote = StreamSocket.remoteAddress(of: accepted.rawValue)
+        if let otherAddress, remote?.host != otherAddress.host {
+          line("CHANNEL refused from \(remote?.description ?? "nobody"): --ore says \(otherAddress.host)")
+          continue
+        }
+        closeChannel("the other instance has connected again")
+        try StreamSocket.sendAtOnce(accepted.rawValue)
+        try StreamSocket.noticeSilence(accepted.rawValue)
+        let channel = InstanceChannel(accepted, isConnecting: false)
+        try poll.add(channel.descriptor.rawValue, .read, .channel)
+        self.channel = channel
+        line("CHANNEL up, the other instance is at \(remote?.description ?? "?")")
+        retryEverything()
+      }
+    } catch {
+      report(problem: "CHANNEL cannot be accepted: \(error)")
+    }
+  }
+
+  private func connectToPrimary() {
+    guard let otherAddress, session != nil else { return }
+    do {
+      let channel = InstanceChannel(
+        try StreamSocket.connecting(to: otherAddress, from: channelAddress), isConnecting: true)
+      try poll.add(channel.descriptor.rawValue, .write, .channel)
+      self.channel = channel
+    } catch {
+      report(problem: "CHANNEL \(error)")
+    }
+  }
+
+  private func channelIsReady(_ readiness: EventPoll<Watcher>.Readiness) {
+    guard let channel else { return }
+    do {
+      if channel.isConnecting {
+        let code = StreamSocket.connectError(channel.descriptor.rawValue)
+        guard code == 0 else {
+          poll.remove(channel.descriptor.rawValue)
+          self.channel = nil
+          return
+        }
+        channel.isConnecting = false
+        try StreamSocket.sendAtOnce(channel.descriptor.rawValue)
+        try StreamSocket.noticeSilence(channel.descriptor.rawValue)
+        line("CHANNEL up, to \(otherAddress?.description ?? "?")")
+      } else if readiness.canRead {
+        let isOpen = try channel.receive(buffer)
+        try handleMessages(of: channel)
+        if !isOpen {
+          closeChannel("the other instance has closed it")
+          return
+        }
+      }
+      if readiness.canWrite { try channel.flush() }
+      watchChannel()
+    } catch {
+      closeChannel("\(error)")
+    }
+  }
+
+  private func handleMessages(of channel: InstanceChannel) throws(ChannelMessageError) {
+    switch part {
+    case .primary: while let answer = try channel.nextAnswer() { offerAnswered(answer) }
+    case .secondary: while let offer = try channel.nextOffer() { offered(offer) }
+    case .none: break
+    }
+  }
+
+  /// Sends one message to the other instance; a channel that does not take it is closed.
+  func send(_ message: [UInt8]) {
+    guard let channel else { return }
+    do {
+      try channel.send(message)
+      watchChannel()
+    } catch {
+      closeChannel("\(error)")
+    }
+  }
+
+  private func watchChannel() {
+    guard let channel else { return }
+    do {
+      try poll.change(channel.descriptor.rawValue, to: channel.hasOutput ? [.read, .write] : .read)
+    } catch {
+      closeChannel("\(error)")
+    }
+  }
+
+  private func closeChannel(_ reason: String) {
+    guard let channel else { return }
+    poll.remove(channel.descriptor.rawValue)
+    self.channel = nil
+    if !channel.isConnecting { line("CHANNEL down: \(reason)") }
+    withdrawOffers(reason)
+  }
+
+  /// A line that `--quiet` leaves out.
+  func detail(_ text: @autoclosure () -> String) {
+    if !options.isQuiet { line(text()) }
+  }
+
+  /// A line about something that is tried again and again, printed when it changes.
+  func report(problem: String) {
+    guard problem != reportedProblem else { return }
+    reportedProblem = problem
+    line(problem)
+  }
+
+  private func reportCounts() {
+    guard counts != reportedCounts else { return }
+    let replicated = connections.values.count { if case .replicated = $0.protection { true } else { false } }
+    line(
+      "COUNTS \(part.rawValue) connections \(connections.count) replicated \(replicated)"
+        + " snooped \(pairs.count) messages \(counts.messages) (+\(counts.messages - reportedCounts.messages))"
+        + " bytes in \(counts.bytesIn) out \(counts.bytesOut)"
+        + " matches \(counts.matches) mismatches \(counts.mismatches)")
+    reportedCounts = counts
+  }
+
+  private var settings: String {
+    var words = ["jsrutil", "mode \(options.mode.rawValue)", "port \(options.listenAddress):\(options.port)"]
+    if options.isPlain {
+      words.append("plain, slot \(slot ?? 0)")
+    } else {
+      words.append("channel port \(options.channelPort)")
+      words.append("other instance \(options.otherAddress ?? "connects")")
+      words.append("engine \(options.controlSocket)")
+    }
+    if let count = options.unreplicateAfter { words.append("unreplicate after \(count) messages") }
+    words.append(options.verifiesPayload ? "payload verified" : "payload not verified")
+    return words.joined(separator: ", ")
+  }
+}

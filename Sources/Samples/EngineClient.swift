@@ -1,0 +1,112 @@
+import Glibc
+import JSR
+
+/// Carries the requests of the echo server to the engine, each in a task of its own, and posts what comes
+/// back to the loop's mailbox.
+///
+/// Descriptors travel as plain numbers here: a socket given to a call belongs to that call until its notice
+/// is posted, and the loop keeps its hands off it meanwhile.
+struct EngineClient: Sendable {
+  let mailbox: Mailbox<EngineNotice>
+
+  /// Makes a session.
+  typealias Connector = @Sendable () async throws(JSRError) -> any EngineSession
+
+  /// Keeps a session to the engine, connecting again for as long as the task is not cancelled.
+  func keepSession(_ connect: @escaping Connector) -> Task<Void, Never> {
+    Task {
+      while !Task.isCancelled {
+        do throws(JSRError) {
+          let session = try await connect()
+          mailbox.post(.ready(session, try await session.role()))
+          for await event in session.events { mailbox.post(.event(event)) }
+          session.close()
+        } catch {
+          mailbox.post(.unreachable(error))
+        }
+        try? await Task.sleep(for: .milliseconds(200))
+      }
+    }
+  }
+
+  func allocate(_ session: any EngineSession, connection: UInt64) {
+    Task {
+      do throws(JSRError) {
+        mailbox.post(.allocated(connection: connection, .success(try await session.allocate())))
+      } catch {
+        mailbox.post(.allocated(connection: connection, .failure(error)))
+      }
+    }
+  }
+
+  /// Frees what was allocated or attached for nothing. The engine frees it anyway when the session ends, so
+  /// nobody waits for the answer.
+  func free(_ session: any EngineSession, _ handle: Handle) {
+    Task { try? await session.free(handle) }
+  }
+
+  func replicate(
+    _ session: any EngineSession, connection: UInt64, descriptor: Int32, primary: Handle, secondary: Handle
+  ) {
+    Task {
+      let outcome = await session.replicate(
+        Socket(owning: descriptor), primary: primary, secondary: secondary)
+      // Whichever way it went, the number is the same one and the loop owns it again.
+      switch consume outcome {
+      case .replicating(let socket):
+        _ = socket.release()
+        mailbox.post(.handshakeOver(connection: connection, refusal: nil))
+      case .refused(let socket, let error):
+        _ = socket.release()
+        mailbox.post(.handshakeOver(connection: connection, refusal: error))
+      }
+    }
+  }
+
+  func unreplicate(_ session: any EngineSession, connection: UInt64, _ handle: Handle) {
+    Task {
+      do throws(JSRError) {
+        try await session.unreplicate(handle)
+        mailbox.post(.unreplicated(connection: connection, refusal: nil))
+      } catch {
+        mailbox.post(.unreplicated(connection: connection, refusal: error))
+      }
+    }
+  }
+
+  func attach(_ session: any EngineSession, primary: Handle, at point: ResumePoint) {
+    Task {
+      do throws(JSRError) {
+        let pair = try await session.attach(primary: primary).release()
+        mailbox.post(
+          .attached(
+            primary: primary, point,
+            .success(AnswerMessage.Pair(secondary: pair.handle, rcv: pair.rcv, snd: pair.snd))))
+      } catch {
+        mailbox.post(.attached(primary: primary, point, .failure(error)))
+      }
+    }
+  }
+
+  func merge(_ session: any EngineSession, _ handle: Handle) {
+    Task {
+      do throws(JSRError) {
+        let socket = try await session.merge(handle)
+        mailbox.post(.merged(handle, .success(socket.release())))
+      } catch {
+        mailbox.post(.merged(handle, .failure(error)))
+      }
+    }
+  }
+
+  func close(_ session: any EngineSession, descriptor: Int32, _ handle: Handle) {
+    Task {
+      do throws(JSRError) {
+        try await session.close(Socket(owning: descriptor), handle: handle)
+        mailbox.post(.closed(handle, refusal: nil))
+      } catch {
+        mailbox.post(.closed(handle, refusal: error))
+      }
+    }
+  }
+}

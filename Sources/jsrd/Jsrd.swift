@@ -1,0 +1,105 @@
+import ArgumentParser
+import Engine
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+
+/// The engine of one routing engine, in the foreground.
+@main
+struct Jsrd: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "jsrd",
+    abstract: "Replicates live TCP sockets to the other routing engine.",
+    discussion: """
+      Runs in the foreground until SIGTERM or SIGINT, which end it in order: mastership is handed over if \
+      the other routing engine stands by. SIGHUP reads the configuration again and says what would need a \
+      restart. Exit status: 0 after a signal, 78 for a wrong configuration, 77 for a missing privilege, \
+      69 for a missing kernel feature or device, 70 if the engine had to give up.
+      """,
+    version: Engine.version)
+
+  @Option(help: "The configuration file, in YAML.")
+  var config: String
+
+  /// Signals are waited for, not handled: they are blocked before there is any other thread.
+  static func main() async {
+    var signals = awaitedSignals
+    pthread_sigmask(SIG_BLOCK, &signals, nil)
+    signal(SIGPIPE, SIG_IGN)
+    await main(nil)
+  }
+
+  private static var awaitedSignals: sigset_t {
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
+    return signals
+  }
+
+  func run() async throws {
+    let configuration = Self.read(config)
+    LoggingSystem.bootstrap { label in
+      var handler = StreamLogHandler.standardError(label: label)
+      handler.logLevel = configuration.log.level
+      return handler
+    }
+    let logger = Logger(label: "jsrd")
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let engine: Engine
+    do throws(EngineError) {
+      engine = try Engine(configuration, on: group.next(), logger: logger)
+    } catch {
+      Self.end("\(error)", error.exitStatus)
+    }
+    do {
+      try await engine.start { _ in Glibc.exit(EX_SOFTWARE) }
+    } catch {
+      Self.end("\(error)", EX_UNAVAILABLE)
+    }
+    logger.info("jsrd \(Engine.version) is ready: \(configuration.node), slot \(configuration.slot)")
+    ServiceNotification.send("READY=1")
+
+    await Self.waitForEnd(configuration: configuration, file: config, logger: logger)
+    ServiceNotification.send("STOPPING=1")
+    logger.info("jsrd ends")
+    await engine.stop()
+    try await group.shutdownGracefully()
+  }
+
+  private static func read(_ file: String) -> Configuration {
+    do throws(ConfigurationError) {
+      return try Configuration(contentsOf: file)
+    } catch {
+      end("\(error)", EX_CONFIG)
+    }
+  }
+
+  private static func waitForEnd(
+    configuration: Configuration, file: String, logger: Logger
+  ) async {
+    while true {
+      let signal = await withCheckedContinuation { continuation in
+        // A thread of its own: waiting must not occupy one of the concurrency runtime's.
+        SignalWait(awaitedSignals) { continuation.resume(returning: $0) }.start()
+      }
+      guard signal == SIGHUP else { return }
+      do throws(ConfigurationError) {
+        let new = try Configuration(contentsOf: file)
+        if new == configuration {
+          logger.info("configuration read again: nothing has changed")
+        } else {
+          logger.warning("configuration read again: this version takes changes over only after a restart")
+        }
+      } catch {
+        logger.error("configuration not read again: \(error)")
+      }
+    }
+  }
+
+  private static func end(_ message: String, _ status: Int32) -> Never {
+    let line = "jsrd: \(message)\n"
+    write(STDERR_FILENO, line, line.utf8.count)
+    Glibc.exit(status)
+  }
+}

@@ -99,7 +99,8 @@ extension ControlRequest {
       throw Unreadable(
         id: id,
         error: ControlError(
-          .version, "version \(version) of the control protocol is not spoken here, use \(ControlProtocol.version)"
+          .version,
+          "version \(version) of the control protocol is not spoken here, use \(ControlProtocol.version)"
         ))
     }
     do {
@@ -131,7 +132,9 @@ extension ControlRequest: Codable {
       throw DecodingError.dataCorruptedError(
         forKey: .request, in: container, debugDescription: "there is no request \"\(text)\"")
     }
-    func handle(_ key: CodingKeys = .handle) throws -> Handle { try container.decode(Handle.self, forKey: key) }
+    func handle(_ key: CodingKeys = .handle) throws -> Handle {
+      try container.decode(Handle.self, forKey: key)
+    }
     func choice<Choice: RawRepresentable<String>>(_: Choice.Type, _ key: CodingKeys) throws -> Choice {
       let text = try container.decode(String.self, forKey: key)
       guard let choice = Choice(rawValue: text) else {

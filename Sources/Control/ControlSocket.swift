@@ -32,10 +32,12 @@ public struct ControlSocket: ~Copyable, Sendable {
   ///   use it, `ENAMETOOLONG` for a path that does not fit a socket address, `EAGAIN` after the timeout.
   public init(connectingTo path: String, timeoutSeconds: Int = 5) throws(SystemError) {
     let socket = try OwnedDescriptor(
-      returnedBy: "socket(AF_UNIX)", Glibc.socket(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue), 0))
+      returnedBy: "socket(AF_UNIX)",
+      Glibc.socket(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue), 0))
     var timeout = timeval(tv_sec: timeoutSeconds, tv_usec: 0)
-    guard setsockopt(
-      socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size)) == 0
+    guard
+      setsockopt(
+        socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size)) == 0
     else { throw SystemError("setsockopt(SO_SNDTIMEO)") }
     var address = try ControlSocket.address(of: path)
     let result = withUnsafePointer(to: &address) { pointer in
@@ -45,8 +47,9 @@ public struct ControlSocket: ~Copyable, Sendable {
     }
     guard result == 0 else { throw SystemError("connect", on: path) }
     timeout.tv_sec = 0
-    guard setsockopt(
-      socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size)) == 0
+    guard
+      setsockopt(
+        socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size)) == 0
     else { throw SystemError("setsockopt(SO_SNDTIMEO)") }
     self.socket = socket
   }

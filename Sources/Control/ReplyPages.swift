@@ -42,7 +42,8 @@ public struct ReplyPages: Sendable {
     } catch {
       content = .finished
       let refusal = ControlReply(
-        id: reply.id, outcome: .failure(ControlError(.oversized, "the reply does not fit the protocol: \(error)")))
+        id: reply.id,
+        outcome: .failure(ControlError(.oversized, "the reply does not fit the protocol: \(error)")))
       return try? ControlJSON.encode(refusal)
     }
   }

@@ -42,7 +42,8 @@ public final class Engine: @unchecked Sendable {
   var link: Link!
   var control: ControlServer!
   var monitor: ReadinessMonitor!
-  private var inputs: [any Channel] = []
+  private var tapChannel: (any Channel)?
+  private var uplinkInputs: [UplinkInput] = []
   private var ticker: RepeatedTask?
   private var isStopping = false
   private var failure: (String) -> Void = { _ in }
@@ -117,12 +118,11 @@ public final class Engine: @unchecked Sendable {
   /// - Parameter failed: called once, on the event loop, if the engine cannot go on.
   public func start(failed: @escaping @Sendable (String) -> Void) async throws {
     try await eventLoop.submit { try self.startOnLoop(failed: failed) }.get()
-    try await attachInputs()
+    try await attachTap()
   }
 
   private func startOnLoop(failed: @escaping @Sendable (String) -> Void) throws {
     failure = failed
-    dropAddresses()
     monitor = try ReadinessMonitor { [self] token, _ in
       eventLoop.execute { self.becameReady(token) }
     }
@@ -132,40 +132,35 @@ public final class Engine: @unchecked Sendable {
     link = Link(
       engine: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
       logger: logger)
+    uplinkInputs = [
+      UplinkInput(.addressResolution, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
+        addressResolutionArrived(frame)
+      },
+      UplinkInput(.keepalives, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
+        uplinkKeepaliveArrived(frame)
+      },
+    ]
+    for input in uplinkInputs { input.start() }
     try link.start()
     ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in tick() }
   }
 
-  private func attachInputs() async throws {
+  /// Reads the TAP device with the event loop, one frame at a time, through a duplicate of its descriptor.
+  private func attachTap() async throws {
     let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
-    try await attach(tap.descriptor, capacity: frameCapacity) { TapHandler($0) }
-    let arp = try UplinkListener(interface: uplink, for: .addressResolution)
-    try await attach(arp.descriptor, capacity: 2048) { engine in
-      UplinkHandler { engine.addressResolutionArrived($0) }
-    }
-    let keepalives = try UplinkListener(interface: uplink, for: .keepalives)
-    try await attach(keepalives.descriptor, capacity: 2048) { engine in
-      UplinkHandler { engine.uplinkKeepaliveArrived($0) }
-    }
-  }
-
-  /// Reads a device with the event loop, one frame at a time, through a duplicate of its descriptor.
-  private func attach<Handler: ChannelInboundHandler>(
-    _ descriptor: Int32, capacity: Int, handler: @escaping @Sendable (Engine) -> Handler
-  ) async throws {
-    let duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+    let duplicate = fcntl(tap.descriptor, F_DUPFD_CLOEXEC, 0)
     guard duplicate >= 0 else { throw SystemError("fcntl(F_DUPFD_CLOEXEC)") }
     let channel = try await NIOPipeBootstrap(group: eventLoop)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: capacity))
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: frameCapacity))
       .channelOption(.maxMessagesPerRead, value: 32)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(handler(self))
+          try channel.pipeline.syncOperations.addHandler(TapHandler(self))
         }
       }
       .takingOwnershipOfDescriptor(input: duplicate)
       .get()
-    try await eventLoop.submit { self.inputs.append(channel) }.get()
+    try await eventLoop.submit { self.tapChannel = channel }.get()
   }
 
   /// Ends in order: hands mastership over if somebody can take it; otherwise leaves connections alone, as
@@ -193,7 +188,8 @@ public final class Engine: @unchecked Sendable {
     for announcement in announcements { announcement.cancel() }
     link?.stop()
     control?.close()
-    for channel in inputs { channel.close(promise: nil) }
+    for input in uplinkInputs { input.stop() }
+    tapChannel?.close(promise: nil)
     monitor?.close()
     do throws(PacketFilterError) {
       if staysPrimary {
@@ -239,7 +235,7 @@ public final class Engine: @unchecked Sendable {
   }
 
   private func watchLinkCarrier(now: Instant) {
-    guard linkCarrier?.isRunning == false else { return }
+    guard linkCarrier?.wasLost() == true else { return }
     link.drop()
     node.linkClosed(byPeer: false, carrierLost: true, now: now)
   }

@@ -65,6 +65,10 @@ final class EngineConnection: Sendable {
     let opened: Opened = await withCheckedContinuation { continuation in
       let started = startThread {
         jsr_name_thread("jsr-session")
+        // Signals are the application's business, and its own threads'.
+        var signals = sigset_t()
+        sigfillset(&signals)
+        pthread_sigmask(SIG_SETMASK, &signals, nil)
         let connection: EngineConnection
         do throws(JSRError) {
           let welcome: ControlReply.Welcome
@@ -182,7 +186,9 @@ final class EngineConnection: Sendable {
   /// Sends a request and waits for its answer.
   ///
   /// - Parameter descriptor: goes with the request; must stay open until the answer is there.
-  func call(_ body: ControlRequest.Body, lending descriptor: Int32? = nil) async throws(JSRError) -> EngineAnswer {
+  func call(_ body: ControlRequest.Body, lending descriptor: Int32? = nil) async throws(JSRError)
+    -> EngineAnswer
+  {
     let answer: Answer = await withCheckedContinuation { continuation in
       let failure = state.withLock { state -> JSRError? in
         guard !state.ended else { return .engineGone }

@@ -4,7 +4,7 @@
 // to be started. Each call opens a socket of its own, so that it acts on the network namespace of the
 // calling thread.
 //
-// Relied on, from net/ipv4/devinet.c and net/ipv6/addrconf.c, each point tried:
+// Relied on, from net/ipv4/devinet.c and net/ipv6/addrconf.c; all but the last is shown by the tests:
 //
 // - NLM_F_CREATE | NLM_F_EXCL makes the kernel answer EEXIST if the address is there; a missing one is
 //   EADDRNOTAVAIL on removal. Both are success here.
@@ -52,10 +52,10 @@ public enum AddressConfiguration {
 
   /// All IPv4 and IPv6 addresses of an interface.
   public static func list(on interface: NetworkInterface) throws(SystemError) -> [Entry] {
-    let socket = try openSocket()
+    let socket = try NetlinkSocket(NETLINK_ROUTE)
     var entries: [Entry] = []
-    try send(request(UInt16(RTM_GETADDR), UInt16(NLM_F_REQUEST | NLM_F_DUMP), ifaddrmsg(), []), on: socket)
-    while try receive(on: socket, each: { type, body in
+    try socket.send(UInt16(RTM_GETADDR), UInt16(NLM_F_REQUEST | NLM_F_DUMP), ifaddrmsg())
+    while try socket.receive({ type, body in
       guard type == RTM_NEWADDR, body.count >= MemoryLayout<ifaddrmsg>.size else { return }
       let message = body.loadUnaligned(as: ifaddrmsg.self)
       guard message.ifa_index == UInt32(interface.index) else { return }
@@ -93,11 +93,11 @@ public enum AddressConfiguration {
     header.ifa_index = UInt32(interface.index)
     if entry.address.family == .v6 { header.ifa_flags = UInt8(IFA_F_NODAD) }
 
-    let socket = try openSocket()
+    let socket = try NetlinkSocket(NETLINK_ROUTE)
     let attributes = [IFA_LOCAL, IFA_ADDRESS].map { (UInt16($0), entry.address.bytes) }
-    try send(request(type, flags, header, attributes), on: socket)
+    try socket.send(type, flags, header, attributes)
     do throws(SystemError) {
-      while try receive(on: socket, each: { _, _ in }) {}
+      while try socket.receive({ _, _ in }) {}
     } catch {
       if error.code != accepted {
         throw SystemError(
@@ -105,68 +105,5 @@ public enum AddressConfiguration {
           on: "\(entry) at \(interface.name)")
       }
     }
-  }
-
-  // MARK: - Netlink
-
-  private static func openSocket() throws(SystemError) -> OwnedDescriptor {
-    try OwnedDescriptor(
-      returnedBy: "socket(AF_NETLINK)",
-      socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), NETLINK_ROUTE))
-  }
-
-  private static func request(
-    _ type: UInt16, _ flags: UInt16, _ body: ifaddrmsg, _ attributes: [(UInt16, [UInt8])]
-  ) -> [UInt8] {
-    var bytes: [UInt8] = []
-    func append<T: BitwiseCopyable>(_ value: T) { withUnsafeBytes(of: value) { bytes += $0 } }
-    append(nlmsghdr(nlmsg_len: 0, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: 1, nlmsg_pid: 0))
-    append(body)
-    for (kind, value) in attributes {
-      append(UInt16(4 + value.count))
-      append(kind)
-      bytes += value
-    }
-    withUnsafeBytes(of: UInt32(bytes.count)) { bytes.replaceSubrange(0..<4, with: $0) }
-    return bytes
-  }
-
-  private static func send(_ request: [UInt8], on socket: borrowing OwnedDescriptor) throws(SystemError) {
-    guard Glibc.send(socket.rawValue, request, request.count, 0) == request.count else {
-      throw SystemError("send(AF_NETLINK)")
-    }
-  }
-
-  /// Reads one batch of messages; false after the last of an answer. Throws the error that an answer holds.
-  private static func receive(
-    on socket: borrowing OwnedDescriptor, each body: (UInt16, UnsafeRawBufferPointer) -> Void
-  ) throws(SystemError) -> Bool {
-    // The kernel fills at most 32 KiB at a time (netlink_dump, net/netlink/af_netlink.c).
-    var buffer = [UInt8](repeating: 0, count: 64 << 10)
-    let count = recv(socket.rawValue, &buffer, buffer.count, 0)
-    guard count > 0 else { throw SystemError("recv(AF_NETLINK)") }
-
-    var more = true
-    var failure: Int32 = 0
-    buffer.withUnsafeBytes { bytes in
-      let headerSize = MemoryLayout<nlmsghdr>.size
-      var offset = 0
-      while offset + headerSize <= count {
-        let header = bytes.loadUnaligned(fromByteOffset: offset, as: nlmsghdr.self)
-        let length = Int(header.nlmsg_len)
-        guard length >= headerSize, offset + length <= count else { break }
-        let content = UnsafeRawBufferPointer(rebasing: bytes[(offset + headerSize)..<(offset + length)])
-        switch Int32(header.nlmsg_type) {
-        case NLMSG_DONE: more = false
-        case NLMSG_ERROR:
-          more = false
-          if content.count >= 4 { failure = -content.loadUnaligned(as: Int32.self) }
-        default: body(header.nlmsg_type, content)
-        }
-        offset += (length + 3) & ~3
-      }
-    }
-    if failure != 0 { throw SystemError("rtnetlink", code: failure) }
-    return more
   }
 }

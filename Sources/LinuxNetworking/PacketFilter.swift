@@ -16,7 +16,7 @@
 // it; the egress chain has 300, so that the fence has the last word, after whatever other tables made of
 // the packet.
 //
-// Relied on, each point tried:
+// Relied on; all but the race of two hooks, which is too short to be seen, is shown by the tests:
 //
 // - One run of libnftables is one netlink batch, which the kernel commits whole or not at all
 //   (net/netfilter/nf_tables_api.c, nf_tables_commit): one flip of the generation, which a chain reads once
@@ -79,7 +79,8 @@ public final class PacketFilter {
 
   deinit { nft_ctx_free(context) }
 
-  /// Puts the table in place, with no flow steered and no lease granted, in one transaction.
+  /// Puts the table in place, with no flow steered and no lease granted, in one transaction. The calling
+  /// thread has to be in the namespace, where the names of interfaces are looked up.
   ///
   /// What an earlier run left is replaced, and the fence does not open in between. Only if a table of that
   /// name is in the way that this version did not make is it thrown away first, in the same transaction;
@@ -139,7 +140,7 @@ public final class PacketFilter {
   /// kernel compares and swaps in one step.
   ///
   /// - Throws: if the table itself is gone, which means that the fence is, too.
-  public func renewLease(_ addresses: [IPAddress], for duration: Duration) throws(PacketFilterError) -> Bool {
+  public func renewLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) -> Bool {
     guard !addresses.isEmpty else { return true }
     do {
       try run(Self.elements("delete", addresses) + Self.elements("add", addresses, timeout: duration))

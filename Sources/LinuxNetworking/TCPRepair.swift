@@ -1,7 +1,8 @@
 // Theory of operation
 //
 // TCP_REPAIR makes the kernel hand out, and take back, what it knows of a TCP connection. Relied on, from
-// net/ipv4/tcp.c and tcp_output.c; each point was tried:
+// net/ipv4/tcp.c and tcp_output.c; what can be seen from outside
+// is shown by the tests of this target:
 //
 // - In repair mode TCP_QUEUE_SEQ is write_seq for TCP_SEND_QUEUE and rcv_nxt for TCP_RECV_QUEUE, and recv
 //   with MSG_PEEK reads either queue. Both numbers count a FIN.
@@ -31,6 +32,8 @@
 //   back at once.
 // - connect(2) to AF_UNSPEC in repair mode (tcp_disconnect) ends the connection with neither FIN nor RST, and
 //   gives every holder of the socket ECONNABORTED.
+//
+// Not covered: the keys of TCP-MD5 and TCP-AO, which getsockopt(2) does not give out, and the urgent pointer.
 //
 // The facts about half-closed sockets were first collected by the CRIU project (soccr).
 

@@ -4,7 +4,7 @@
 // one Ethernet frame per read(2), behind a virtio-net header of 10 bytes. A frame written to the
 // descriptor arrives on the device as if from a wire, and its packet is delivered to the local sockets.
 //
-// Relied on, from drivers/net/tun.c, each point tried:
+// Relied on, from drivers/net/tun.c; all but the last was tried:
 //
 // - With IFF_VNET_HDR and TUNSETOFFLOAD (checksums, large TCP segments of both families) the kernel hands
 //   out frames of up to 64 KiB with partial checksums instead of cutting and summing them first.
@@ -61,7 +61,7 @@ public struct TapDevice: ~Copyable, Sendable {
     ] {
       do {
         try SystemControl.write(value, to: "net/ipv6/conf/\(name)/\(parameter)")
-      } catch where error.code == ENOENT {
+      } catch  where error.code == ENOENT {
         break  // A kernel without IPv6.
       }
     }

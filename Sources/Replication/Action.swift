@@ -85,7 +85,8 @@ public enum Action: Sendable {
   // MARK: Mastership
 
   case grantLease(Nanoseconds?)
-  case renewLease(Nanoseconds)
+  /// `nil` is without end. Only if the lease is still in force; it must not be put in force again.
+  case renewLease(Nanoseconds?)
   case revokeLease
   case takeAddresses
   case dropAddresses

@@ -79,7 +79,12 @@ extension ReplicationNode {
       var reader = ByteReader(UnsafeRawBufferPointer(rebasing: record[RecordHeader.byteCount...]))
       return try greet(Hello(&reader), now: now)
     }
-    if header.kind.isLogged { receivedPosition += 1 }
+    if header.kind.isLogged {
+      // The sender believes to be the primary. To acknowledge what this RE does not follow would let it
+      // send on.
+      guard arbiter.phase != .primary else { throw .unexpected(header.kind) }
+      receivedPosition += 1
+    }
     if header.kind == .sdrlSegment || header.kind == .prlSegment {
       let segment = try SegmentRecord(header, record, at: offset)
       guard let place = try place(of: header.handle) else { return }
@@ -117,8 +122,9 @@ extension ReplicationNode {
       if let outputs = try? arbiter.release(now: now) { obey(outputs, now: now) }
     case .mastershipHandover:
       let term: UInt64 = try reader.integer()
+      let echo: Int64 = try reader.integer()
       try reader.finish()
-      obey(arbiter.handedOver(term: term, now: now), now: now)
+      obey(arbiter.handedOver(term: term, echo: echo, now: now), now: now)
     case .mastershipGrant:
       let term: UInt64 = try reader.integer()
       let echo: Int64 = try reader.integer()
@@ -213,7 +219,7 @@ extension ReplicationNode {
     }
     say(.info, "IHA handshake for socket \(handle) done")
     actions.append(.replicated(handle))
-    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
   }
 
   // MARK: Secondary: following the primary
@@ -286,8 +292,10 @@ extension ReplicationNode {
       guard entries[place]!.isFollowing else { return }
       entries[place]!.positions.psrm = receivedPosition
       block.receiveEdge = .later(announcedEdge, entries[place]!.block.receiveEdge)
+      if block.timestampSent != entries[place]!.block.timestampSent {
+        entries[place]!.snoop!.timestampHeard = now
+      }
       entries[place]!.block = block
-      entries[place]!.snoop!.timestampHeard = now
       entries[place]!.snoop!.unacknowledged.acknowledge(upTo: block.sendUnacknowledged)
 
     case .ihaEnd:
@@ -311,10 +319,13 @@ extension ReplicationNode {
   private mutating func follow(
     outgoing record: SegmentRecord, _ payload: UnsafeRawBufferPointer, _ place: Int, now: Instant
   ) {
-    guard entries[place]!.isFollowing, arbiter.phase == .secondary else { return }
+    guard entries[place]!.isFollowing else { return }
     // The log has no gaps; if this one has, somebody is wrong, and the pair must not be trusted.
     guard payload.isEmpty || record.sequence == entries[place]!.snoop!.unacknowledged.end else {
       return letGo(place, because: .diverged, tellPrimary: true)
+    }
+    guard entries[place]!.snoop!.unacknowledged.count + payload.count <= configuration.holdLimit else {
+      return letGo(place, because: .limitReached, tellPrimary: true)
     }
     if !payload.isEmpty {
       entries[place]!.snoop!.unacknowledged.append(payload)
@@ -323,17 +334,20 @@ extension ReplicationNode {
     if record.flags.contains(.fin) {
       entries[place]!.snoop!.finSent = entries[place]!.snoop!.unacknowledged.end
     }
+    let timestampBefore = entries[place]!.block.timestampSent
     entries[place]!.block.noteSent(
       end: record.payloadEnd + (record.flags.contains(.fin) ? 1 : 0), acknowledgment: record.acknowledgment,
       window: record.window, timestamps: record.timestamps)
-    entries[place]!.snoop!.timestampHeard = now
+    if entries[place]!.block.timestampSent != timestampBefore {
+      entries[place]!.snoop!.timestampHeard = now
+    }
     endSnoopIfComplete(place)
   }
 
   private mutating func follow(
     incoming record: SegmentRecord, _ payload: UnsafeRawBufferPointer, _ place: Int
   ) {
-    guard entries[place]!.isFollowing, arbiter.phase == .secondary else { return }
+    guard entries[place]!.isFollowing else { return }
     let handle = entries[place]!.handle
     entries[place]!.block.noteReceived(
       sequence: record.sequence, acknowledgment: record.acknowledgment, window: record.window,

@@ -68,7 +68,7 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     sayCleanedUp(handle)
     if succeeded { statistics.socketsMerged += 1 }
-    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
     remove(place)
   }
 
@@ -92,7 +92,7 @@ extension ReplicationNode {
       case .becameSecondary:
         silenceAll()
         actions.append(.dropAddresses)
-      case .handOver(let term): handOver(term: term, now: now)
+      case .handOver(let term, let echo): handOver(term: term, echo: echo, now: now)
       case .sendGrant(let term, let echo):
         var writer = ByteWriter(.mastershipGrant)
         writer.integer(term)
@@ -124,8 +124,8 @@ extension ReplicationNode {
 
   /// Secondary: whatever the primary does from now on, these pairs do not show it.
   mutating func voidPairs() {
-    voidedSession = peerSession
     guard arbiter.phase != .primary || !pairsMayBeMerged else { return }
+    voidedSession = peerSession
     for place in entries.indices where entries[place]?.isFollowing == true {
       letGo(place, because: .linkLost, tellPrimary: false)
     }
@@ -146,13 +146,14 @@ extension ReplicationNode {
   }
 
   /// Old primary: falls silent, and says so behind everything it has said before.
-  private mutating func handOver(term: UInt64, now: Instant) {
+  private mutating func handOver(term: UInt64, echo: Int64, now: Instant) {
     actions.append(.revokeLease)
     for (flow, _) in flows { forwards[flow] = now + .seconds(2) }
     silenceAll()
     actions.append(.dropAddresses)
     var writer = ByteWriter(.mastershipHandover)
     writer.integer(term)
+    writer.integer(echo)
     actions.append(.send(writer.record()))
   }
 
@@ -170,7 +171,7 @@ extension ReplicationNode {
         if forwards[flow] == nil { actions.append(.unsteer(flow)) }
         let wasStarting = entry.phase == .starting
         entries[place]!.phase = .unreplicated(.mastershipLost)
-        for frame in entries[place]!.takeWaiting() { actions.append(.discard(frame.reference)) }
+        for frame in takeWaiting(place) { actions.append(.discard(frame.reference)) }
         if wasStarting {
           actions.append(.refused(handle, .mastershipLost))
         } else {

@@ -35,7 +35,7 @@ extension ReplicationNode {
 
   /// A packet that the peer sent to this RE.
   ///
-  /// - Parameter checksumIsValid: called when the payload is about to be believed.
+  /// - Parameter checksumIsValid: called when the payload or the header is about to be believed.
   public mutating func inbound(
     _ packet: TCPPacket, reference: FrameReference, byteCount: Int, now: Instant,
     checksumIsValid: () -> Bool
@@ -78,12 +78,21 @@ extension ReplicationNode {
   }
 
   private mutating func wait(_ place: Int, _ reference: FrameReference, _ byteCount: Int) -> Verdict {
-    guard entries[place]!.wait(reference, byteCount: byteCount) else {
+    guard waitingBytes + byteCount <= configuration.holdLimit,
+      entries[place]!.wait(reference, byteCount: byteCount)
+    else {
       statistics.droppedForLimit += 1
       return .drop
     }
+    waitingBytes += byteCount
     statistics.held += 1
     return .hold
+  }
+
+  /// The frames that wait for the socket rather than for the log; they do not any more.
+  mutating func takeWaiting(_ place: Int) -> [SocketEntry.WaitingFrame] {
+    waitingBytes -= entries[place]!.waitingBytes
+    return entries[place]!.takeWaiting()
   }
 
   // MARK: Outgoing
@@ -106,8 +115,8 @@ extension ReplicationNode {
 
     let scale = segment.flags.contains(.syn) ? 0 : entries[place]!.block.negotiated.receiveWindowScale ?? 0
     let window = UInt32(segment.window) << UInt32(scale)
-    var required =
-      configuration.mode == .overlap ? entries[place]!.inbound.position : entries[place]!.outbound.position
+    // In strict mode the kernel has been given only what is safe already, and cannot acknowledge more.
+    var required = configuration.mode == .overlap ? entries[place]!.inbound.position : 0
 
     switch entries[place]!.outbound.judge(segment) {
     case .gap:
@@ -128,7 +137,8 @@ extension ReplicationNode {
       statistics.sdrlBytesSent += UInt64(record.payload.count)
       entries[place]!.outbound.append(segment, at: required)
       noteSent(segment, place, window: window)
-      entries[place]!.announcedEdge = .later(entries[place]!.announcedEdge, entries[place]!.block.receiveEdge)
+      entries[place]!.announce(
+        entries[place]!.block.receiveEdge, at: required, acknowledged: log.acknowledged)
 
     case .known:
       if !segment.payload.isEmpty || segment.flags.contains(.fin) {
@@ -136,10 +146,13 @@ extension ReplicationNode {
       }
       let before: ControlBlock = entries[place]!.block
       noteSent(segment, place, window: window)
-      if entries[place]!.block.receiveEdge > entries[place]!.announcedEdge {
+      let edge = entries[place]!.block.receiveEdge
+      if edge > entries[place]!.announcedEdge {
         required = appendBlock(place, now: now)
-      } else if entries[place]!.block != before {
-        markDirty(place)
+      } else {
+        required = max(
+          required, entries[place]!.requirement(ofEdge: edge, acknowledged: log.acknowledged))
+        if entries[place]!.block != before { markDirty(place) }
       }
     }
 
@@ -197,12 +210,14 @@ extension ReplicationNode {
       return .pass
     }
 
+    // An old duplicate or a forgery: the kernel takes neither its bytes nor its acknowledgement.
+    guard block.accepts(segment) else {
+      statistics.passedAtOnce += 1
+      return .pass
+    }
+
     var required: LogPosition = 0
-    // A sender may go a little beyond the edge it was given, to probe; anything far off is an old
-    // duplicate or a forgery, and the kernel drops it too.
-    let isNear = segment.sequence <= block.receiveEdge && segment.end - stream.next < 1 << 30
-    let verdict = isNear ? stream.judge(segment) : .known
-    switch verdict {
+    switch stream.judge(segment) {
     case .tooFragmented:
       statistics.droppedForLimit += 1
       return .drop
@@ -226,17 +241,30 @@ extension ReplicationNode {
       statistics.prlBytesSent += UInt64(record.payload.count)
       entries[place]!.inbound.append(segment, from: sequence, at: required)
       noteReceived(record, segmentSequence: segment.sequence, place)
+      // The record tells the secondary where its bytes begin, not where the segment did.
+      if skipped > 0 { markDirty(place) }
       if entries[place]!.inbound.fin == entries[place]!.inbound.next, !entries[place]!.peerClosedReported {
         entries[place]!.peerClosedReported = true
         actions.append(.peerClosed(entries[place]!.handle))
       }
 
     case .known:
-      entries[place]!.block.noteReceived(
+      // What is in the log need not be on the secondary yet: a second copy waits like the first.
+      if !segment.payload.isEmpty || segment.flags.contains(.fin) { required = stream.position }
+      var updated = block
+      updated.noteReceived(
         sequence: segment.sequence, acknowledgment: segment.acknowledgment,
         window: UInt32(segment.window) << UInt32(block.negotiated.sendWindowScale ?? 0),
         timestamps: segment.timestamps)
-      if entries[place]!.block != block { markDirty(place) }
+      if updated != block {
+        // Bytes that a damaged header acknowledges would be missing after a merge.
+        guard checksumIsValid() else {
+          statistics.droppedForChecksum += 1
+          return .drop
+        }
+        entries[place]!.block = updated
+        markDirty(place)
+      }
     }
 
     endIfClosed(place, now: now)

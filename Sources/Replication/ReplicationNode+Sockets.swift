@@ -112,7 +112,7 @@ extension ReplicationNode {
 
     let finCount = snapshot.finReceived ? 1 : 0
     entries[place]!.block = snapshot.block
-    entries[place]!.announcedEdge = snapshot.block.receiveEdge
+    entries[place]!.announce(snapshot.block.receiveEdge, at: position, acknowledged: log.acknowledged)
     entries[place]!.outbound = OutboundStream(
       next: snapshot.block.sendUnacknowledged + snapshot.sendQueue.count, position: position,
       finSent: snapshot.finSent)
@@ -202,7 +202,7 @@ extension ReplicationNode {
     statistics.socketsUnreplicated += 1
     sayCleanedUp(handle)
     actions.append(.unreplicated(handle, reason))
-    for frame in entries[place]!.takeWaiting() {
+    for frame in takeWaiting(place) {
       actions.append(reason == .mastershipLost ? .discard(frame.reference) : .release(frame.reference))
     }
     pump()
@@ -215,7 +215,7 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     entries[place]!.phase = .unreplicated(reason)
     actions.append(.refused(entries[place]!.handle, reason))
-    for frame in entries[place]!.takeWaiting() { actions.append(.release(frame.reference)) }
+    for frame in takeWaiting(place) { actions.append(.release(frame.reference)) }
   }
 
   /// Secondary: the pair is over; it will never be merged.
@@ -239,7 +239,7 @@ extension ReplicationNode {
     if snoop?.rcvEnded != true { actions.append(.endSnoop(handle, .rcv)) }
     if snoop?.sndEnded != true { actions.append(.endSnoop(handle, .snd)) }
     actions.append(.unreplicated(handle, reason))
-    for frame in entries[place]!.takeWaiting() { actions.append(.discard(frame.reference)) }
+    for frame in takeWaiting(place) { actions.append(.discard(frame.reference)) }
   }
 
   mutating func sayCleanedUp(_ handle: Handle) {

@@ -69,6 +69,8 @@ public struct ReplicationNode {
   var flows: [Flow: Int] = [:]
   var log = ReplicationLog()
   var holds = HoldQueue()
+  /// Bytes of the frames that wait for a handshake or a merge, of all sockets.
+  var waitingBytes = 0
   var dirty: [Int] = []
   /// Flows that were handed over, whose late packets go to the other RE.
   var forwards: [Flow: Instant] = [:]
@@ -209,14 +211,17 @@ public struct ReplicationNode {
     var block: ControlBlock = entry.block
     block.receiveNext = entry.inbound.acknowledgeable
     let allowance = max(65_535, Int(block.receiveWindow / 2))
-    let edge = SequenceNumber.later(entry.announcedEdge, block.receiveEdge + allowance)
-    entries[place]!.announcedEdge = edge
+    // Raised in large steps: each has to be acknowledged before use is made of it.
+    let edge =
+      block.receiveEdge + allowance / 2 > entry.announcedEdge
+      ? block.receiveEdge + allowance : entry.announcedEdge
     var writer = ByteWriter(.psrmUpdate, to: entry.peer!)
     block.write(to: &writer)
     writer.sequence(edge)
     statistics.psrmRecordsSent += 1
     let position = append(writer.record(), layer: .psrm, place: place, now: now)
     entries[place]!.positions.psrm = position
+    entries[place]!.announce(edge, at: position, acknowledged: log.acknowledged)
     return position
   }
 }

@@ -56,8 +56,12 @@ struct SocketEntry {
   /// Primary: what of the two streams is in the log.
   var outbound: OutboundStream!
   var inbound: InboundStream!
-  /// Primary: the right edge that the secondary knows we may have advertised.
-  var announcedEdge = SequenceNumber(0)
+  /// Primary: the right edge that we may advertise, as the record at `announcedPosition` tells the
+  /// secondary.
+  private(set) var announcedEdge = SequenceNumber(0)
+  private(set) var announcedPosition: LogPosition = 0
+  /// Primary: how far the secondary is known to have been told.
+  private var confirmedEdge = SequenceNumber(0)
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
@@ -69,6 +73,21 @@ struct SocketEntry {
   private(set) var waitingBytes = 0
 
   init(handle: Handle) { self.handle = handle }
+
+  /// Primary: the record at `position` tells of a right edge at `edge`.
+  mutating func announce(_ edge: SequenceNumber, at position: LogPosition, acknowledged: LogPosition) {
+    guard edge > announcedEdge || announcedPosition == 0 else { return }
+    if announcedPosition <= acknowledged { confirmedEdge = announcedEdge }
+    announcedEdge = edge
+    announcedPosition = position
+  }
+
+  /// Primary: what must be acknowledged before a segment may leave that advertises a window up to `edge`,
+  /// which has been announced; 0 if nothing need be.
+  mutating func requirement(ofEdge edge: SequenceNumber, acknowledged: LogPosition) -> LogPosition {
+    if announcedPosition <= acknowledged { confirmedEdge = announcedEdge }
+    return edge > confirmedEdge ? announcedPosition : 0
+  }
 
   /// Keeps a frame until the handshake or merge is over; false if there are too many.
   mutating func wait(_ reference: FrameReference, byteCount: Int) -> Bool {

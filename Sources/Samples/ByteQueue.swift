@@ -8,20 +8,21 @@ struct ByteQueue: Sendable {
 
   private var storage: [UInt8] = []
   private var head = 0
+  private var tail = 0
 
-  var count: Int { storage.count - head }
-  var isEmpty: Bool { head == storage.count }
+  var count: Int { tail - head }
+  var isEmpty: Bool { head == tail }
 
   mutating func append(_ bytes: UnsafeRawBufferPointer) {
-    makeRoom(for: bytes.count)
-    storage.append(contentsOf: bytes)
+    append(count: bytes.count) { $0.copyMemory(from: bytes) }
   }
 
   /// Appends `count` bytes that `fill` writes.
   mutating func append(count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) {
+    guard count > 0 else { return }
     makeRoom(for: count)
-    storage.append(contentsOf: repeatElement(0, count: count))
-    storage.withUnsafeMutableBytes { fill(UnsafeMutableRawBufferPointer(rebasing: $0.suffix(count))) }
+    storage.withUnsafeMutableBytes { fill(UnsafeMutableRawBufferPointer(rebasing: $0[tail..<tail + count])) }
+    tail += count
   }
 
   /// Calls `body` with everything that is in the queue.
@@ -30,7 +31,7 @@ struct ByteQueue: Sendable {
   ) throws(Failure) -> Result {
     let result = storage.withUnsafeBytes { bytes -> Swift.Result<Result, Failure> in
       do throws(Failure) {
-        return .success(try body(UnsafeRawBufferPointer(rebasing: bytes[head...])))
+        return .success(try body(UnsafeRawBufferPointer(rebasing: bytes[head..<tail])))
       } catch {
         return .failure(error)
       }
@@ -41,17 +42,29 @@ struct ByteQueue: Sendable {
   mutating func removeFirst(_ count: Int) {
     precondition(count <= self.count, "more bytes taken than there are")
     head += count
-    if head == storage.count {
+    if head == tail {
       head = 0
-      storage.removeAll(keepingCapacity: storage.capacity <= Self.retainedCapacity)
+      tail = 0
+      if storage.count > Self.retainedCapacity { storage = [] }
     }
   }
 
-  private mutating func makeRoom(for count: Int) {
-    // Moving costs at most what was appended since the last move, as long as half of it was taken.
-    if storage.count + count > storage.capacity, head >= storage.count - head {
-      storage.removeSubrange(..<head)
-      head = 0
+  private mutating func makeRoom(for added: Int) {
+    guard tail + added > storage.count else { return }
+    let count = count
+    if count + added <= storage.count, head >= count {
+      // Costs at most what was taken since the last move.
+      storage.withUnsafeMutableBytes { bytes in
+        UnsafeMutableRawBufferPointer(rebasing: bytes[..<count])
+          .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[head..<tail]))
+      }
+    } else {
+      let capacity = max(count + added, 2 * storage.count, 4096)
+      var grown = [UInt8](repeating: 0, count: capacity)
+      grown.withUnsafeMutableBytes { grown in withBytes { grown.copyMemory(from: $0) } }
+      storage = grown
     }
+    head = 0
+    tail = count
   }
 }

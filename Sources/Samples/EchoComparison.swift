@@ -79,7 +79,8 @@ struct EchoComparison: Sendable {
     differenceOf shown: UnsafeRawBufferPointer, _ expected: UnsafeRawBufferPointer, count: Int
   ) {
     guard firstDifference == nil, count > 0 else { return }
-    guard let left = shown.baseAddress, let right = expected.baseAddress, memcmp(left, right, count) != 0 else {
+    guard let left = shown.baseAddress, let right = expected.baseAddress, memcmp(left, right, count) != 0
+    else {
       return
     }
     let difference = (0..<count).first { shown[$0] != expected[$0] } ?? 0

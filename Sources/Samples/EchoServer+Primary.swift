@@ -265,6 +265,7 @@ extension EchoServer {
     guard let pair = answer.pair else {
       return refused(connection, answer.primary, session, "the other instance could not attach")
     }
+    connection.lostDuringHandshake = nil
     connection.protection = .handshake(answer.primary, secondary: pair.secondary)
     detail(
       "ATTACHED fd \(connection.descriptor) handle \(answer.primary) secondary handle \(pair.secondary)"
@@ -292,6 +293,8 @@ extension EchoServer {
     detail("REPLICATED \(connection.label) secondary handle \(secondary)")
     if part == .secondary {
       close(connection, "it has moved to the other RE")
+    } else if let reason = connection.lostDuringHandshake {
+      lostProtection(connection, reason: reason)
     } else {
       resume(connection)
     }
@@ -345,26 +348,28 @@ extension EchoServer {
 
   /// The engine has stopped replicating a connection, which goes on as it is.
   func lostProtection(_ connection: ServedConnection, reason: String) {
-    guard case .replicated(let handle, _) = connection.protection else { return }
-    line("UNREPLICATED \(connection.label): \(reason)")
-    connectionsByHandle[handle] = nil
-    connection.protection = .none
-    connection.postponeRetry(now: MonotonicClock.nanoseconds)
-    watch(connection)
+    switch connection.protection {
+    case .none, .quiescing, .allocating, .offered: return
+    case .handshake: connection.lostDuringHandshake = reason
+    case .replicated(let handle, _), .unreplicating(let handle):
+      line("UNREPLICATED \(connection.label) after \(connection.messageCount) messages: \(reason)")
+      connectionsByHandle[handle] = nil
+      connection.protection = .none
+      connection.postponeRetry(now: MonotonicClock.nanoseconds)
+      // Until it is freed, the handle keeps the engine's duplicate of the socket open.
+      if let session { engine.free(session, handle) }
+      resume(connection)
+    }
   }
 
-  /// The answer to a request of ours to stop replicating.
-  func unreplicated(_ id: UInt64, _ refusal: JSRError?) {
+  /// A request of ours to stop replicating was refused.
+  func unreplicationRefused(_ id: UInt64, _ error: JSRError) {
     guard let connection = connections[id], case .unreplicating(let handle) = connection.protection else {
       return
     }
-    if let refusal {
-      line("UNREPLICATE \(connection.label): \(refusal)")
-    } else {
-      line("UNREPLICATED \(connection.label) as asked, after \(connection.messageCount) messages")
-    }
-    connectionsByHandle[handle] = nil
+    line("UNREPLICATE \(connection.label): \(error)")
     connection.protection = .none
+    connectionsByHandle[handle] = nil
     resume(connection)
   }
 

@@ -32,7 +32,7 @@ extension EchoServer {
       else {
         _ = Glibc.close(descriptors.rcv)
         _ = Glibc.close(descriptors.snd)
-        if let session { engine.free(session, descriptors.secondary) }
+        if let session { engine.letGo(session, pair: descriptors.secondary) }
         send(AnswerMessage(slot: slot, primary: primary, pair: nil).bytes)
         return
       }
@@ -205,7 +205,7 @@ extension EchoServer {
       "SNOOP ENDED handle \(pair.handle) primary handle \(pair.primary) rcv \(pair.rcvByteCount) bytes"
         + " snd \(pair.sndByteCount) bytes: \(reason)")
     switch pair.state {
-    case .snooping: if let session { engine.free(session, pair.handle) }
+    case .snooping: if let session { engine.letGo(session, pair: pair.handle) }
     case .merging: break
     case .merged(let live):
       poll.remove(live)

@@ -130,7 +130,8 @@ public final class EchoServer {
     try poll.add(engine.mailbox.descriptor, .read, .mailbox)
     if let instanceListener { try poll.add(instanceListener.descriptor, .read, .instances) }
     line(settings)
-    let keeper = options.isPlain
+    let keeper =
+      options.isPlain
       ? nil : engine.keepSession(connectToEngine)
     if slot != nil { try poll.add(peerListener.descriptor, .read, .peers) }
 
@@ -175,7 +176,7 @@ public final class EchoServer {
     case .event(let event): handle(event)
     case .allocated(let id, let result): allocated(id, result)
     case .handshakeOver(let id, let refusal): handshakeOver(id, refusal)
-    case .unreplicated(let id, let refusal): unreplicated(id, refusal)
+    case .unreplicationRefused(let id, let error): unreplicationRefused(id, error)
     case .attached(let primary, let point, let result): attached(primary, point, result)
     case .merged(let handle, let result): merged(handle, result)
     case .closed(let handle, let refusal):

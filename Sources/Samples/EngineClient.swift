@@ -39,10 +39,18 @@ struct EngineClient: Sendable {
     }
   }
 
-  /// Frees what was allocated or attached for nothing. The engine frees it anyway when the session ends, so
-  /// nobody waits for the answer.
+  /// Frees what was allocated for nothing or is replicated no more. The engine frees it anyway when the
+  /// session ends, so nobody waits for the answer.
   func free(_ session: any EngineSession, _ handle: Handle) {
     Task { try? await session.free(handle) }
+  }
+
+  /// Lets go of a snoop pair, whatever has become of it by now.
+  func letGo(_ session: any EngineSession, pair handle: Handle) {
+    Task {
+      try? await session.unreplicate(handle)
+      try? await session.free(handle)
+    }
   }
 
   func replicate(
@@ -63,13 +71,13 @@ struct EngineClient: Sendable {
     }
   }
 
+  /// Success is told by the event that comes when the other engine has let go, and not by the answer.
   func unreplicate(_ session: any EngineSession, connection: UInt64, _ handle: Handle) {
     Task {
       do throws(JSRError) {
         try await session.unreplicate(handle)
-        mailbox.post(.unreplicated(connection: connection, refusal: nil))
       } catch {
-        mailbox.post(.unreplicated(connection: connection, refusal: error))
+        mailbox.post(.unreplicationRefused(connection: connection, error))
       }
     }
   }

@@ -36,6 +36,8 @@ final class ServedConnection {
   var protection = Protection.none
   /// The handle under which the connection came here by a merge, until it is replicated again.
   var mergedHandle: Handle?
+  /// The engine has ended replication before the news of a successful handshake came here.
+  var lostDuringHandshake: String?
   /// Not to be replicated any more, by `--unreplicate-after`.
   var isReleased = false
   /// When to try again to replicate, in nanoseconds of `MonotonicClock`, and how long to wait after the next

@@ -34,7 +34,8 @@ struct PeerCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Messages on their way at once on each connection.", valueName: "count"))
   var pipeline = 1
   @Option(
-    help: ArgumentHelp("How often each connection is closed and made again after its messages.", valueName: "n"))
+    help: ArgumentHelp(
+      "How often each connection is closed and made again after its messages.", valueName: "n"))
   var rounds: UInt64 = 1
   @Flag(help: "Close the sending direction after the last message and expect the server to do the same.")
   var halfClose = false

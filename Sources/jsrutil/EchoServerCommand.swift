@@ -50,7 +50,8 @@ struct EchoServerCommand: ParsableCommand {
 
   func validate() throws {
     guard plain || mode == .primary || ore != nil else {
-      throw ValidationError("--ore is missing: the instance on the other RE must be known to \(mode.rawValue)")
+      throw ValidationError(
+        "--ore is missing: the instance on the other RE must be known to \(mode.rawValue)")
     }
     guard (node ?? 0) <= 1 else { throw ValidationError("--node must be 0 or 1") }
     guard unreplicateAfter != 0 else { throw ValidationError("--unreplicate-after must be at least 1") }

@@ -8,6 +8,8 @@
 
 #include <linux/filter.h>
 #include <linux/if_addr.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>

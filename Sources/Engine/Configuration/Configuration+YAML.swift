@@ -21,7 +21,8 @@ extension Configuration {
   /// - Parameter file: named in errors.
   public init(yaml: String, file: String) throws(ConfigurationError) {
     var root = try ConfigurationSection(file: file, root: try Self.compose(yaml, file: file))
-    node = try root.require("node").string("a name of 1 to 64 letters, digits, dots, dashes and underscores") {
+    node = try root.require("node").string("a name of 1 to 64 letters, digits, dots, dashes and underscores")
+    {
       (1...64).contains($0.utf8.count)
         && $0.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
     }
@@ -86,7 +87,8 @@ extension Configuration {
     }
   }
 
-  private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress] {
+  private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress]
+  {
     let expected = "an address with prefix length, such as 5.5.5.5/24 or 2001:db8::5/64"
     var addresses: [ReplicatedAddress] = []
     for element in try value.list("addresses with prefix length, such as 5.5.5.5/24") {
@@ -232,7 +234,8 @@ extension Configuration.Log {
     if let value = section.take("destination") {
       let name = try value.string("stderr") { _ in true }
       guard name != "syslog" else {
-        throw value.wrong("syslog is not supported by this version, use stderr; systemd puts it in the journal")
+        throw value.wrong(
+          "syslog is not supported by this version, use stderr; systemd puts it in the journal")
       }
       destination = try value.choice(Configuration.LogDestination.self)
     }

@@ -38,7 +38,9 @@ struct ConfigurationValue {
   func integer(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
     let expected = "a number from \(range.lowerBound) to \(range.upperBound)"
     let text = try plain(expected)
-    guard let value = Int(text), range.contains(value) else { throw wrong("must be \(expected), not \(text)") }
+    guard let value = Int(text), range.contains(value) else {
+      throw wrong("must be \(expected), not \(text)")
+    }
     return value
   }
 
@@ -112,7 +114,9 @@ struct ConfigurationValue {
   /// The elements of a list, each with its own line.
   func list(_ expected: String) throws(ConfigurationError) -> [ConfigurationValue] {
     guard case .sequence(let sequence) = node else { throw wrong("must be a list of \(expected)") }
-    guard !sequence.isEmpty else { throw wrong("must be a list of at least one of \(expected), but is empty") }
+    guard !sequence.isEmpty else {
+      throw wrong("must be a list of at least one of \(expected), but is empty")
+    }
     return sequence.enumerated().map { index, element in
       ConfigurationValue(
         file: file, key: "\(key)[\(index)]", line: element.mark?.line ?? line, node: element)
@@ -121,7 +125,9 @@ struct ConfigurationValue {
 
   private static func split(_ text: String, units: [String: Int64]) -> (Int64, Int64)? {
     let digits = text.prefix { $0.isASCII && $0.isNumber }
-    guard let number = Int64(digits), let factor = units[String(text.dropFirst(digits.count))] else { return nil }
+    guard let number = Int64(digits), let factor = units[String(text.dropFirst(digits.count))] else {
+      return nil
+    }
     return (number, factor)
   }
 

@@ -352,7 +352,8 @@ public final class ControlServer {
     if protocolVersion != ControlProtocol.version {
       return ControlError(
         .version,
-        "version \(protocolVersion) of the control protocol is not spoken here, use \(ControlProtocol.version)")
+        "version \(protocolVersion) of the control protocol is not spoken here, use \(ControlProtocol.version)"
+      )
     }
     // The name is printed on terminals and in logs.
     let isPrintable = application.unicodeScalars.allSatisfy { !$0.properties.generalCategory.isControl }
@@ -360,7 +361,8 @@ public final class ControlServer {
     else {
       return ControlError(
         .malformed,
-        "the field \"application\" must be a name of 1 to \(ControlProtocol.applicationNameLimit) bytes on one line")
+        "the field \"application\" must be a name of 1 to \(ControlProtocol.applicationNameLimit) bytes on one line"
+      )
     }
     return nil
   }

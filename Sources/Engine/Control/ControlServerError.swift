@@ -10,7 +10,8 @@ public enum ControlServerError: Error, Hashable, Sendable, CustomStringConvertib
 
   public var description: String {
     switch self {
-    case .alreadyRunning(let path): "another engine uses the control socket \(path); end it or configure another path"
+    case .alreadyRunning(let path):
+      "another engine uses the control socket \(path); end it or configure another path"
     case .occupied(let path): "\(path) is in the way of the control socket and is not a socket; move it away"
     case .system(let error): "no control socket: \(error)"
     }

@@ -24,10 +24,10 @@ extension Engine {
     node.leaseGranted(succeeded, now: Self.now())
   }
 
-  func renewLease(_ duration: Nanoseconds) {
+  func renewLease(_ duration: Nanoseconds?) {
     var succeeded = false
     do throws(PacketFilterError) {
-      succeeded = try filter.renewLease(addresses, for: duration.duration)
+      succeeded = try filter.renewLease(addresses, for: duration?.duration)
     } catch {
       logger.error("lease: \(error)")
     }
@@ -92,6 +92,12 @@ extension Engine {
           replicated.address, prefixLength: UInt8(replicated.prefixLength), from: uplink)
       } catch {
         logger.error("address \(replicated) cannot be removed: \(error)")
+      }
+      do throws(SystemError) {
+        let count = try StaleConnections.destroy(local: replicated.address)
+        if count > 0 { logger.info("ended \(count) stale connections of \(replicated.address)") }
+      } catch {
+        logger.warning("stale connections of \(replicated.address) are left: \(error)")
       }
     }
   }

@@ -133,10 +133,12 @@ extension Engine {
   func replicationEnded(_ handle: Handle, _ reason: UnreplicateReason) {
     // A handshake whose answer will never be known.
     replicationRefused(handle, reason)
+    let isPair = pairs[handle] != nil
     retirePair(handle)
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
+    // A handle whose socket goes on is the application's to free; of the others nothing is left to name.
     let closing = sockets[handle]?.closeRequested != nil
-    if closing || owners[handle] == nil {
+    if isPair || closing || reason == .mastershipLost || owners[handle] == nil {
       sockets[handle] = nil
       owners[handle] = nil
       try? node.free(handle)

@@ -34,12 +34,15 @@ struct HandleTable {
 
   static let lastGenerationOfRound: UInt32 = 0xff_ffff
 
-  /// - Parameter firstGeneration: what the first handle gets; tests start near the end of a round.
-  init(slot: UInt8, limit: Int, firstGeneration: UInt32 = 1) {
+  /// - Parameters:
+  ///   - firstGeneration: what the first handle gets; tests start near the end of a round.
+  ///   - firstRound: the multiple of the table's size that its index begins with.
+  init(slot: UInt8, limit: Int, firstGeneration: UInt32 = 1, firstRound: UInt32 = 0) {
     precondition((1...Int(Int32.max)).contains(limit), "a table has between 1 and 2³¹ - 1 places")
     self.slot = slot
     self.limit = limit
     lastGeneration = firstGeneration - 1
+    round = firstRound
   }
 
   /// Handles in use.

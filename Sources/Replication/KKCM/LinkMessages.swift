@@ -60,6 +60,8 @@ public struct Keepalive: Hashable, Sendable {
   public var sentAt: Int64
   /// `sentAt` of the last keepalive that the sender had from the receiver on the link, or `Int64.min`.
   public var echo: Int64
+  /// The same, on whatever path.
+  public var echoAnywhere: Int64
   /// The sender's lease runs out by itself unless renewed: another RE may count on it.
   public var leaseIsTimed: Bool
   /// The sender's uplink has a carrier.
@@ -78,6 +80,7 @@ public struct Keepalive: Hashable, Sendable {
     writer.integer(priority)
     writer.integer(sentAt)
     writer.integer(echo)
+    writer.integer(echoAnywhere)
     writer.boolean(leaseIsTimed)
     writer.boolean(uplinkIsRunning)
     writer.boolean(linkIsUp)
@@ -94,7 +97,7 @@ public struct Keepalive: Hashable, Sendable {
 
   init(
     slot: UInt8, phase: MastershipPhase, term: UInt64, priority: UInt16, sentAt: Int64, echo: Int64,
-    leaseIsTimed: Bool, uplinkIsRunning: Bool, linkIsUp: Bool, session: UInt64, voidedSession: UInt64
+    echoAnywhere: Int64, leaseIsTimed: Bool, uplinkIsRunning: Bool, linkIsUp: Bool, session: UInt64, voidedSession: UInt64
   ) {
     self.slot = slot
     self.phase = phase
@@ -102,6 +105,7 @@ public struct Keepalive: Hashable, Sendable {
     self.priority = priority
     self.sentAt = sentAt
     self.echo = echo
+    self.echoAnywhere = echoAnywhere
     self.leaseIsTimed = leaseIsTimed
     self.uplinkIsRunning = uplinkIsRunning
     self.linkIsUp = linkIsUp
@@ -119,6 +123,7 @@ public struct Keepalive: Hashable, Sendable {
     priority = try reader.integer()
     sentAt = try reader.integer()
     echo = try reader.integer()
+    echoAnywhere = try reader.integer()
     leaseIsTimed = try reader.boolean()
     uplinkIsRunning = try reader.boolean()
     linkIsUp = try reader.boolean()

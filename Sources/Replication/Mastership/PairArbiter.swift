@@ -79,8 +79,8 @@ public struct PairArbiter {
   public enum Output: Hashable, Sendable {
     /// Put the lease in force, replacing any; `nil` is one without end. Answer with `leaseGranted`.
     case grantLease(Nanoseconds?)
-    /// Prolong the lease only if it is still in force. Answer with `leaseRenewed`.
-    case renewLease(Nanoseconds)
+    /// Prolong the lease, `nil` for ever, only if it is still in force. Answer with `leaseRenewed`.
+    case renewLease(Nanoseconds?)
     case revokeLease
     /// Send `keepalive` on both paths.
     case sendKeepalives
@@ -94,7 +94,7 @@ public struct PairArbiter {
     /// that it may still have on them must die silently.
     case becameSecondary
     /// Give mastership to the other RE: silence everything, then send the handover as the last word.
-    case handOver(term: UInt64)
+    case handOver(term: UInt64, echo: Int64)
     /// To the other RE, on the link.
     case sendGrant(term: UInt64, echo: Int64)
     case sendRequest
@@ -164,7 +164,9 @@ public struct PairArbiter {
   private var listeningSince: Instant
   private var lastTick: Instant
   private var lastKeepalives: Instant?
+  /// `sentAt` of the other RE's last keepalive: on the link, and on whatever path.
   private var peerSentAt = Int64.min
+  private var peerSentAtAnywhere = Int64.min
   /// By our clock: when we sent the last keepalive that the primary is known to have had.
   private var licensedFrom: Instant?
   /// The primary's pairs at the other RE may still be merged until then.
@@ -172,7 +174,8 @@ public struct PairArbiter {
   private var probing: Probing?
   private var takeoverDecided: Instant?
   private var takeoverIsPlanned = false
-  private var timedLeaseBase: Instant?
+  /// When the lease was last asked for that another RE has granted.
+  private var grantDecided: Instant?
 
   public init(slot: UInt8, priority: UInt16, timing: PairTiming, now: Instant) {
     self.slot = slot
@@ -234,7 +237,9 @@ public struct PairArbiter {
     } else {
       heardOnUplink = now
       peer?.leaseIsTimed = keepalive.leaseIsTimed
+      peer?.phase = keepalive.phase
     }
+    peerSentAtAnywhere = keepalive.sentAt
     term = max(term, phase == .primary ? term : keepalive.term)
 
     switch (phase, keepalive.phase) {
@@ -263,6 +268,10 @@ public struct PairArbiter {
       if onLink { outputs.append(.sendGrant(term: keepalive.term, echo: keepalive.sentAt)) }
       return outputs
 
+    case (.suspended, .secondary) where !onLink && keepalive.echoAnywhere != .min:
+      // The link is down: what a grant would say follows from the keepalive itself.
+      return granted(term: keepalive.term, echo: keepalive.echoAnywhere, now: now)
+
     default: break
     }
     return []
@@ -280,7 +289,13 @@ public struct PairArbiter {
 
   public mutating func leaseGranted(_ succeeded: Bool, now: Instant) -> [Output] {
     guard phase == .takingOver else {
-      if !succeeded, phase == .primary { return loseLease(now: now) }
+      guard phase == .primary else { return succeeded ? [.revokeLease] : [] }
+      if !succeeded { return loseLease(now: now) }
+      // This RE may have slept since it was granted the lease, and somebody else taken over.
+      if let decided = grantDecided, now - decided >= timing.margin {
+        return [.revokeLease] + loseLease(now: now)
+      }
+      grantDecided = nil
       return []
     }
     guard let decided = takeoverDecided else { return [] }
@@ -288,12 +303,11 @@ public struct PairArbiter {
     guard succeeded, now - decided < timing.lease / 2 else {
       enter(.secondary, now: now)
       listeningSince = now
-      return [.revokeLease, .log("takeover given up: the lease was not there in time")]
+      return [.revokeLease, .becameSecondary, .log("takeover given up: the lease was not there in time")]
     }
     let valid =
       takeoverIsPlanned || licensedFrom.map { now - $0 < timing.license } ?? false
     lease = .timed
-    timedLeaseBase = decided
     severedUntil = nil
     enter(.primary, now: now)
     return [.becamePrimary(pairsAreValid: valid), .sendKeepalives]
@@ -310,12 +324,19 @@ public struct PairArbiter {
     guard left > timing.margin else { return [] }
     lease = .timed
     enter(.primary, now: now)
-    return [.grantLease(left), .log("lease regained")]
+    grantDecided = now
+    return [.grantLease(left - timing.margin), .log("lease regained")]
   }
 
   /// The other RE has given mastership to this one.
-  public mutating func handedOver(term: UInt64, now: Instant) -> [Output] {
+  ///
+  /// - Parameter echo: when we sent the last keepalive that the other RE had before it did. After
+  ///   `license` from then on it may have taken mastership back.
+  public mutating func handedOver(term: UInt64, echo: Int64, now: Instant) -> [Output] {
     guard phase == .secondary || phase == .starting else { return [] }
+    guard now - Instant(nanoseconds: echo) < timing.license - timing.lease else {
+      return [.log("the primary handed over too long ago")]
+    }
     self.term = max(self.term, term - 1)
     return takeOver(planned: true, now: now, because: "the primary handed over")
   }
@@ -344,6 +365,7 @@ public struct PairArbiter {
   public func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
     Keepalive(
       slot: slot, phase: phase, term: term, priority: priority, sentAt: now.nanoseconds, echo: peerSentAt,
+      echoAnywhere: peerSentAtAnywhere,
       leaseIsTimed: lease == .timed, uplinkIsRunning: uplinkIsRunning, linkIsUp: linkIsUp, session: session,
       voidedSession: voidedSession)
   }
@@ -362,6 +384,8 @@ public struct PairArbiter {
     let keepalivesAreDue = lastKeepalives.map { now - $0 >= timing.interval } ?? true
     if keepalivesAreDue {
       lastKeepalives = now
+      // What a keepalive says of the lease must be true when it leaves.
+      if phase == .primary { outputs += primaryTick(now: now) }
       outputs.append(.sendKeepalives)
     }
     if linkIsUp, silence(onLinkOnly: true, now: now) >= timing.detection {
@@ -377,16 +401,17 @@ public struct PairArbiter {
     }
 
     switch phase {
-    case .primary: if keepalivesAreDue { outputs += primaryTick(now: now) }
+    case .primary, .takingOver: break
     case .secondary, .starting: outputs += waitingTick(now: now)
     case .suspended:
       if !linkIsUp, severedUntil == nil { outputs += probeTick(now: now, patience: timing.detection) }
     case .handingOver:
       if now - phaseSince >= timing.license {
-        enter(.suspended, now: now)
-        outputs += [.becameSuspended, .log("nobody took mastership over")]
+        // Addresses and sockets are gone: to become primary again is a takeover like any other.
+        enter(.secondary, now: now)
+        listeningSince = now
+        outputs.append(.log("nobody took mastership over"))
       }
-    case .takingOver: break
     }
     return outputs
   }
@@ -403,14 +428,15 @@ public struct PairArbiter {
       return [.grantLease(timing.lease)]
     case (false, .endless): return []
     case (false, _):
+      // Only if nobody took over meanwhile, which this RE may have slept through.
       lease = .endless
-      return [.grantLease(nil)]
+      return [.renewLease(nil)]
     }
   }
 
   private mutating func waitingTick(now: Instant) -> [Output] {
-    if linkIsUp, let peer, peer.phase == .starting || peer.phase == .secondary,
-      silence(onLinkOnly: true, now: now) < timing.interval * 2
+    if let peer, peer.phase == .starting || peer.phase == .secondary,
+      silence(onLinkOnly: linkIsUp, now: now) < timing.interval * 2
     {
       // Nobody is primary, and both know it: the preferred RE begins.
       let preferred = (priority, 1 - slot) > (peer.priority, slot)
@@ -473,6 +499,7 @@ public struct PairArbiter {
     phaseSince = now
     probing = nil
     takeoverDecided = nil
+    grantDecided = nil
   }
 
   private mutating func takeOver(planned: Bool, now: Instant, because reason: String) -> [Output] {
@@ -487,7 +514,7 @@ public struct PairArbiter {
     enter(.handingOver, now: now)
     lease = .none
     severedUntil = nil
-    return [.handOver(term: term + 1)]
+    return [.handOver(term: term + 1, echo: peerSentAt)]
   }
 
   private mutating func loseLease(now: Instant) -> [Output] {

@@ -43,7 +43,9 @@ struct InboundStream {
   }
 
   func judge(_ segment: TCPSegment) -> Verdict {
-    let carriesNewFIN = segment.flags.contains(.fin) && fin == nil
+    // Nothing follows a FIN.
+    if let fin, segment.payloadEnd > fin { return .known }
+    let carriesNewFIN = segment.flags.contains(.fin) && fin == nil && segment.payloadEnd >= next
     if segment.payload.isEmpty || segment.payloadEnd <= next {
       return carriesNewFIN ? .new(sequence: .later(segment.sequence, next)) : .known
     }
@@ -60,7 +62,7 @@ struct InboundStream {
   /// The part of `segment` from `start` on has been appended at `position`.
   mutating func append(_ segment: TCPSegment, from start: SequenceNumber, at position: LogPosition) {
     self.position = position
-    if segment.flags.contains(.fin) { fin = segment.payloadEnd }
+    if segment.flags.contains(.fin), fin == nil { fin = segment.payloadEnd }
     guard segment.payloadEnd > start else { return }
     if start > next {
       insert(Island(start: start, end: segment.payloadEnd))

@@ -96,11 +96,20 @@ public struct ControlBlock: Hashable, Sendable {
     sendUnacknowledged = acknowledgment
   }
 
+  /// Whether the kernel takes in what a segment from the peer brings: it touches the window (`tcp_sequence`
+  /// in net/ipv4/tcp_input.c), and what it acknowledges was sent, and not too long ago (`tcp_ack` there;
+  /// RFC 5961, section 5.2).
+  func accepts(_ segment: TCPSegment) -> Bool {
+    segment.end >= receiveAcknowledged && segment.sequence <= receiveEdge
+      && segment.acknowledgment <= sendNext
+      && segment.acknowledgment >= sendUnacknowledged - Int(maximumSendWindow)
+  }
+
   /// Whether a segment with these timestamps is an old duplicate (PAWS, RFC 7323, section 5), which the
-  /// kernel discards.
+  /// kernel discards: older by more than one tick (`TCP_PAWS_WINDOW` in include/net/tcp.h).
   func isOldDuplicate(_ timestamps: TCPTimestamps?) -> Bool {
     guard negotiated.timestamps, let timestamps, timestampRecent != 0 else { return false }
-    return Int32(truncatingIfNeeded: timestamps.value &- timestampRecent) < 0
+    return Int32(truncatingIfNeeded: timestamps.value &- timestampRecent) < -1
   }
 }
 

@@ -1,0 +1,65 @@
+import CLinux
+import Descriptors
+import Glibc
+
+/// A conversation with one part of the kernel over netlink(7): a request, then the messages that answer it.
+struct NetlinkSocket: ~Copyable {
+  private let socket: OwnedDescriptor
+
+  /// - Parameter family: `NETLINK_ROUTE` and the like; acts on the network namespace of the calling thread.
+  init(_ family: Int32) throws(SystemError) {
+    socket = try OwnedDescriptor(
+      returnedBy: "socket(AF_NETLINK)",
+      Glibc.socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), family))
+  }
+
+  /// Sends one request: its type and flags, its fixed part, and its attributes.
+  borrowing func send(
+    _ type: UInt16, _ flags: UInt16, _ body: some BitwiseCopyable, _ attributes: [(UInt16, [UInt8])] = []
+  ) throws(SystemError) {
+    var bytes: [UInt8] = []
+    func append<T: BitwiseCopyable>(_ value: T) { withUnsafeBytes(of: value) { bytes += $0 } }
+    append(nlmsghdr(nlmsg_len: 0, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: 1, nlmsg_pid: 0))
+    append(body)
+    for (kind, value) in attributes {
+      append(UInt16(4 + value.count))
+      append(kind)
+      bytes += value
+    }
+    withUnsafeBytes(of: UInt32(bytes.count)) { bytes.replaceSubrange(0..<4, with: $0) }
+    guard Glibc.send(socket.rawValue, bytes, bytes.count, 0) == bytes.count else {
+      throw SystemError("send(AF_NETLINK)")
+    }
+  }
+
+  /// Reads one batch of messages; false after the last of an answer. Throws the error that an answer holds.
+  borrowing func receive(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) throws(SystemError) -> Bool {
+    // The kernel fills at most 32 KiB at a time (netlink_dump, net/netlink/af_netlink.c).
+    var buffer = [UInt8](repeating: 0, count: 64 << 10)
+    let count = recv(socket.rawValue, &buffer, buffer.count, 0)
+    guard count > 0 else { throw SystemError("recv(AF_NETLINK)") }
+
+    var more = true
+    var failure: Int32 = 0
+    buffer.withUnsafeBytes { bytes in
+      let headerSize = MemoryLayout<nlmsghdr>.size
+      var offset = 0
+      while offset + headerSize <= count {
+        let header = bytes.loadUnaligned(fromByteOffset: offset, as: nlmsghdr.self)
+        let length = Int(header.nlmsg_len)
+        guard length >= headerSize, offset + length <= count else { break }
+        let content = UnsafeRawBufferPointer(rebasing: bytes[(offset + headerSize)..<(offset + length)])
+        switch Int32(header.nlmsg_type) {
+        case NLMSG_DONE: more = false
+        case NLMSG_ERROR:
+          more = false
+          if content.count >= 4 { failure = -content.loadUnaligned(as: Int32.self) }
+        default: body(header.nlmsg_type, content)
+        }
+        offset += (length + 3) & ~3
+      }
+    }
+    if failure != 0 { throw SystemError("netlink", code: failure) }
+    return more
+  }
+}

@@ -152,6 +152,7 @@ extension Engine {
     add("prl", "bytes", counts.prlBytesSent, "bytes")
     add("prl", "dropped_checksum", counts.droppedForChecksum, "packets")
     add("prl", "old_duplicates", counts.oldDuplicates, "packets")
+    add("iha", "pauses", counts.pauses, "pauses")
     add("prl", "forwarded_late", counts.forwardedLate, "packets")
     add("psrm", "records", counts.psrmRecordsSent, "records")
     add("engine", "passed_at_once", counts.passedAtOnce, "packets")

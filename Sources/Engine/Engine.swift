@@ -64,6 +64,7 @@ public final class Engine: @unchecked Sendable {
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals: [Flow] = []
   var announcedPrimary = false
+  var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
 
   /// How often the protocol looks at the clock.

@@ -140,6 +140,16 @@ extension ReplicationNode {
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
       begin(place)
+    case .ihaPause, .ihaResume:
+      try reader.finish()
+      guard let place = try place(of: header.handle), entries[place]!.phase == .replicating else { return }
+      if header.kind == .ihaPause {
+        entries[place]!.pausedSince = now
+        paused.insert(place)
+        statistics.pauses += 1
+      } else {
+        resume(place)
+      }
     case .ihaReject, .ihaEnded:
       let reason = try Self.reason(&reader)
       guard let place = try place(of: header.handle) else { return }
@@ -207,6 +217,21 @@ extension ReplicationNode {
     guard keepalive.slot != configuration.slot else { return }
     if keepalive.voidedSession == session { obey(arbiter.peerVoidedPairs(), now: now) }
     obey(arbiter.received(keepalive, onLink: false, now: now), now: now)
+  }
+
+  /// Primary: packets with new bytes, which had to wait, are judged now.
+  private mutating func resume(_ place: Int) {
+    entries[place]!.pausedSince = nil
+    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+  }
+
+  /// Secondary: the application's buffer is filling up, or has room again.
+  public mutating func snoopPressure(_ handle: Handle, isHigh: Bool) {
+    guard let place = try? find(handle), entries[place]!.isFollowing,
+      entries[place]!.hasPausedPrimary != isHigh, case .up = linkState
+    else { return }
+    entries[place]!.hasPausedPrimary = isHigh
+    actions.append(.send(ByteWriter(isHigh ? .ihaPause : .ihaResume, to: entries[place]!.peer!).record()))
   }
 
   /// Primary: the secondary has the socket.

@@ -119,6 +119,8 @@ extension ReplicationNode {
     var required = configuration.mode == .overlap ? entries[place]!.inbound.position : 0
 
     switch entries[place]!.outbound.judge(segment) {
+    case .new where entries[place]!.pausedSince != nil, .gap where entries[place]!.pausedSince != nil:
+      return wait(place, reference, byteCount)
     case .gap:
       statistics.droppedForGap += 1
       return .drop
@@ -221,6 +223,8 @@ extension ReplicationNode {
     case .tooFragmented:
       statistics.droppedForLimit += 1
       return .drop
+    case .new where entries[place]!.pausedSince != nil:
+      return wait(place, reference, byteCount)
     case .new(let sequence):
       guard log.unacknowledgedBytes < configuration.holdLimit else {
         statistics.droppedForLimit += 1

@@ -72,6 +72,8 @@ public struct ReplicationNode {
   /// Bytes of the frames that wait for a handshake or a merge, of all sockets.
   var waitingBytes = 0
   var dirty: [Int] = []
+  /// Where sockets stand that wait for a slow application of the secondary, or did so lately.
+  var paused: Set<Int> = []
   /// Flows that were handed over, whose late packets go to the other RE.
   var forwards: [Flow: Instant] = [:]
 
@@ -107,6 +109,7 @@ public struct ReplicationNode {
         late.append((Int(socket), .timeout(of: layer)))
       }
       for (place, reason) in late { endReplication(place, because: reason, now: now) }
+      endStalled(now: now)
     }
     if !forwards.isEmpty {
       for (flow, until) in forwards where now >= until {
@@ -115,6 +118,17 @@ public struct ReplicationNode {
       }
     }
     flushBlocks(now: now)
+  }
+
+  /// A secondary's application that does not read for as long as PRL may take is not worth waiting for.
+  private mutating func endStalled(now: Instant) {
+    for place in paused {
+      guard let since = entries[place]?.pausedSince, entries[place]!.phase == .replicating else {
+        paused.remove(place)
+        continue
+      }
+      if now - since >= timeouts.prl { endReplication(place, because: .snoopBufferFull, now: now) }
+    }
   }
 
   // MARK: Views

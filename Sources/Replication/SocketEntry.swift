@@ -65,6 +65,10 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
+  /// Primary: since when the secondary wants nothing new.
+  var pausedSince: Instant?
+  /// Secondary: whether it told the primary so.
+  var hasPausedPrimary = false
   /// Secondary.
   var snoop: SnoopState?
   /// Of the last record about the socket; for the primary only PSRM, the streams know their own.

@@ -24,6 +24,8 @@ public struct Statistics: Sendable, Hashable {
   public var staleRecords: UInt64 = 0
   public var acknowledgementsSent: UInt64 = 0
   public var acknowledgementsReceived: UInt64 = 0
+  /// Times that a secondary's slow application made a socket wait.
+  public var pauses: UInt64 = 0
   public var socketsReplicated: UInt64 = 0
   public var socketsUnreplicated: UInt64 = 0
   public var socketsMerged: UInt64 = 0

@@ -31,8 +31,15 @@ extension Engine {
     _ progress: SnoopOutput.Progress, of pair: SnoopPair, _ handle: Handle, _ stream: SnoopStream
   ) {
     switch progress {
-    case .done: break
-    case .blocked: watch(pair, handle, stream)
+    case .done: relieve(pair, handle)
+    case .blocked:
+      watch(pair, handle, stream)
+      // Half of the room is for what is on its way already.
+      if pair.longestQueue > configuration.limits.snoopBuffer / 2 {
+        node.snoopPressure(handle, isHigh: true)
+      } else {
+        relieve(pair, handle)
+      }
     case .broken:
       if pairs[handle] === pair {
         node.snoopFailed(handle, because: .applicationGone)
@@ -40,6 +47,11 @@ extension Engine {
         endingPairs.removeAll { $0 === pair }
       }
     }
+  }
+
+  private func relieve(_ pair: SnoopPair, _ handle: Handle) {
+    guard pairs[handle] === pair, pair.longestQueue < configuration.limits.snoopBuffer / 8 else { return }
+    node.snoopPressure(handle, isHigh: false)
   }
 
   private func watch(_ pair: SnoopPair, _ handle: Handle, _ stream: SnoopStream) {

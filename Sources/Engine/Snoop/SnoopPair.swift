@@ -28,6 +28,8 @@ final class SnoopPair {
   }
 
   var queuedByteCount: Int { rcv.queuedByteCount + snd.queuedByteCount }
+  /// The fuller one of the two.
+  var longestQueue: Int { max(rcv.queuedByteCount, snd.queuedByteCount) }
   var isFinished: Bool { rcv.isFinished && snd.isFinished }
 
   func reserve(_ count: Int, on stream: SnoopStream, limit: Int) -> Bool {

@@ -133,6 +133,7 @@ extension Engine {
   func replicationEnded(_ handle: Handle, _ reason: UnreplicateReason) {
     // A handshake whose answer will never be known.
     replicationRefused(handle, reason)
+    logger.info("socket \(handle) unreplicated: \(reason)")
     let isPair = pairs[handle] != nil
     retirePair(handle)
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
@@ -211,6 +212,8 @@ extension Engine {
   static let closeTimeout = Nanoseconds.seconds(60)
 
   func sweepSockets(now: Instant) {
+    guard now - lastSweep >= .seconds(1) else { return }
+    lastSweep = now
     for (handle, socket) in sockets {
       if let since = socket.closeRequested, now - since >= Self.closeTimeout {
         socket.close(now: now)

@@ -30,6 +30,10 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   case ihaEnd = 0x0405
   /// The secondary has let go of the socket after `ihaEnd`.
   case ihaEnded = 0x0406
+  /// The secondary's application reads too slowly for the present rate: send it nothing new for a while.
+  case ihaPause = 0x0407
+  /// Go on.
+  case ihaResume = 0x0408
   case kkcmHello = 0x0501
   case kkcmKeepalive = 0x0502
   case kkcmAcknowledge = 0x0503
@@ -47,7 +51,7 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
     case .sdrlSegment, .sdrlInitial, .psrmUpdate, .psrmSnapshot, .prlSegment, .prlInitial, .ihaBegin,
       .ihaCommit, .ihaEnd:
       true
-    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .kkcmHello, .kkcmKeepalive, .kkcmAcknowledge,
+    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .kkcmHello, .kkcmKeepalive, .kkcmAcknowledge,
       .kkcmClose, .mastershipRequest, .mastershipHandover, .mastershipGrant:
       false
     }

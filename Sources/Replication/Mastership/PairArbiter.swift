@@ -319,7 +319,7 @@ public struct PairArbiter {
   }
 
   public mutating func granted(term: UInt64, echo: Int64, now: Instant) -> [Output] {
-    guard phase == .suspended, term == self.term else { return [] }
+    guard phase == .suspended, term == self.term, echo <= now.nanoseconds else { return [] }
     let left = timing.lease - (now - Instant(nanoseconds: echo))
     guard left > timing.margin else { return [] }
     lease = .timed
@@ -334,7 +334,7 @@ public struct PairArbiter {
   ///   `license` from then on it may have taken mastership back.
   public mutating func handedOver(term: UInt64, echo: Int64, now: Instant) -> [Output] {
     guard phase == .secondary || phase == .starting else { return [] }
-    guard now - Instant(nanoseconds: echo) < timing.license - timing.lease else {
+    guard echo != .min, now - Instant(nanoseconds: echo) < timing.license - timing.lease else {
       return [.log("the primary handed over too long ago")]
     }
     self.term = max(self.term, term - 1)

@@ -112,7 +112,7 @@ extension ReplicationNode {
 
     let finCount = snapshot.finReceived ? 1 : 0
     entries[place]!.block = snapshot.block
-    entries[place]!.announce(snapshot.block.receiveEdge, at: position, acknowledged: log.acknowledged)
+    entries[place]!.beginAnnouncing(snapshot.block.receiveEdge)
     entries[place]!.outbound = OutboundStream(
       next: snapshot.block.sendUnacknowledged + snapshot.sendQueue.count, position: position,
       finSent: snapshot.finSent)

@@ -78,9 +78,15 @@ struct SocketEntry {
 
   init(handle: Handle) { self.handle = handle }
 
+  /// Primary: the handshake tells of a right edge at `edge`, and replication begins when it is over.
+  mutating func beginAnnouncing(_ edge: SequenceNumber) {
+    announcedEdge = edge
+    confirmedEdge = edge
+  }
+
   /// Primary: the record at `position` tells of a right edge at `edge`.
   mutating func announce(_ edge: SequenceNumber, at position: LogPosition, acknowledged: LogPosition) {
-    guard edge > announcedEdge || announcedPosition == 0 else { return }
+    guard edge > announcedEdge else { return }
     if announcedPosition <= acknowledged { confirmedEdge = announcedEdge }
     announcedEdge = edge
     announcedPosition = position

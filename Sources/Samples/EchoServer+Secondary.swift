@@ -3,6 +3,9 @@ import JSR
 
 // The secondary's side: following connections, and taking them over.
 extension EchoServer {
+  /// How long after the end of both directions the reason is awaited, in nanoseconds.
+  private static var reasonTime: UInt64 { 1_000_000_000 }
+
   // MARK: Attaching
 
   func offered(_ offer: OfferMessage) {
@@ -178,7 +181,8 @@ extension EchoServer {
     guard pairs[pair.handle] === pair else { return }
     switch pair.state {
     case .snooping where pair.rcv == nil && pair.snd == nil:
-      drop(pair, pair.reason ?? "both directions are closed")
+      // The reason comes another way, and may be behind.
+      if let reason = pair.reason { drop(pair, reason) } else { pair.endedAt = MonotonicClock.nanoseconds }
     case .merged(let live) where pair.snd == nil && pair.snooper.earlyByteCount == 0:
       takeOver(pair, live)
     case .merged where pair.snd == nil && pair.liveInputEnded:
@@ -188,6 +192,20 @@ extension EchoServer {
           + " than the peer has asked for")
       drop(pair, "it cannot be continued")
     default: watch(pair)
+    }
+  }
+
+  /// The engine has said why replication of a pair has ended, or is going to.
+  func snoopingEnds(_ pair: SnoopedPair, reason: String) {
+    pair.reason = reason
+    if pair.endedAt != nil { drop(pair, reason) }
+  }
+
+  func dropEndedPairs(_ now: UInt64) {
+    for pair in pairs.values {
+      if let endedAt = pair.endedAt, now - endedAt >= Self.reasonTime {
+        drop(pair, "both directions are closed")
+      }
     }
   }
 
@@ -222,7 +240,7 @@ extension EchoServer {
   func mergeAll() {
     guard let session else { return }
     for pair in pairs.values {
-      guard case .snooping = pair.state else { continue }
+      guard case .snooping = pair.state, pair.endedAt == nil else { continue }
       pair.state = .merging
       watch(pair)
       engine.merge(session, pair.handle)
@@ -297,8 +315,4 @@ extension EchoServer {
         + " \(unsent.count) bytes to send")
     serve(connection)
   }
-}
-
-extension SnoopedPair {
-  var isMerged: Bool { if case .merged = state { true } else { false } }
 }

@@ -192,7 +192,7 @@ public final class EchoServer {
       if let connection = connectionsByHandle[handle] {
         lostProtection(connection, reason: reason)
       } else if let pair = pairs[handle] {
-        pair.reason = reason
+        snoopingEnds(pair, reason: reason)
       }
     case .secondaryUp:
       line("SECONDARY up")
@@ -273,6 +273,7 @@ public final class EchoServer {
       expireOffers(now)
       protectWhatIsDue(now)
     }
+    dropEndedPairs(now)
     if options.isQuiet, now >= nextReport {
       nextReport = now + 1_000_000_000
       reportCounts()

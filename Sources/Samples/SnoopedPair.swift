@@ -24,6 +24,8 @@ final class SnoopedPair {
   var state = State.snooping
   /// The peer has closed its direction of the live socket.
   var liveInputEnded = false
+  /// When the last of both directions ended, in nanoseconds of `MonotonicClock`.
+  var endedAt: UInt64?
   /// Why replication ended, if the engine said so.
   var reason: String?
   var rcvByteCount: UInt64 = 0
@@ -38,4 +40,6 @@ final class SnoopedPair {
     sndNumber = pair.snd
     self.snooper = snooper
   }
+
+  var isMerged: Bool { if case .merged = state { true } else { false } }
 }

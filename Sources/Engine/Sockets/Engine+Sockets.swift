@@ -139,8 +139,9 @@ extension Engine {
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
     // A handle whose socket goes on is the application's to free; of the others nothing is left to name.
     let closing = sockets[handle]?.closeRequested != nil
+    // The socket goes on as an ordinary one of its application; what the engine kept it for is over.
+    sockets[handle] = nil
     if isPair || closing || reason == .mastershipLost || owners[handle] == nil {
-      sockets[handle] = nil
       owners[handle] = nil
       try? node.free(handle)
     }

@@ -1,0 +1,96 @@
+import Control
+import Foundation
+import Replication
+import Testing
+
+@Suite("A request")
+struct ControlRequestTests {
+  static let handle = Handle(slot: 1, generation: 0x1d, index: 0)
+  static let other = Handle(slot: 0, generation: 7, index: 3)
+
+  static let bodies: [(ControlRequest.Body, String)] = [
+    (
+      .hello(application: "bird", protocolVersion: 1),
+      #"{"application":"bird","id":9,"protocol_version":1,"request":"hello","version":1}"#
+    ),
+    (.allocate, #"{"id":9,"request":"allocate","version":1}"#),
+    (.free(handle), #"{"handle":"0x100001d00000000","id":9,"request":"free","version":1}"#),
+    (.attach(primary: handle), #"{"id":9,"primary":"0x100001d00000000","request":"attach","version":1}"#),
+    (
+      .replicate(primary: other, secondary: handle),
+      #"{"id":9,"primary":"0x700000003","request":"replicate","secondary":"0x100001d00000000","version":1}"#
+    ),
+    (.unreplicate(handle), #"{"handle":"0x100001d00000000","id":9,"request":"unreplicate","version":1}"#),
+    (.merge(handle), #"{"handle":"0x100001d00000000","id":9,"request":"merge","version":1}"#),
+    (.close(handle), #"{"handle":"0x100001d00000000","id":9,"request":"close","version":1}"#),
+    (.status(handle), #"{"handle":"0x100001d00000000","id":9,"request":"status","version":1}"#),
+    (.subscribe(.own), #"{"id":9,"request":"subscribe","scope":"own","version":1}"#),
+    (.show(.connections), #"{"id":9,"report":"connections","request":"show","version":1}"#),
+    (.master(.switch), #"{"action":"switch","id":9,"request":"master","version":1}"#),
+  ]
+
+  @Test("is the JSON document that others script against, and is read back as it was", arguments: bodies)
+  func document(_ body: ControlRequest.Body, _ json: String) throws {
+    let request = ControlRequest(id: 9, body: body)
+    #expect(String(decoding: try request.message(), as: UTF8.self) == json)
+    #expect(try ControlRequest(reading: Array(json.utf8)) == request)
+  }
+
+  @Test("comes with a descriptor only where a socket is handed over")
+  func descriptors() {
+    for (body, _) in Self.bodies {
+      let expected = if case .replicate = body { 1 } else { 0 }
+      #expect(ControlRequest(id: 1, body: body).descriptorCount == expected)
+    }
+  }
+
+  @Test(
+    "that cannot be read is refused with its id, a code, and the name of what is wrong",
+    arguments: [
+      ("", 0, RefusalCode.malformed, "not a JSON document"),
+      ("hello", 0, .malformed, "not a JSON document"),
+      ("[]", 0, .malformed, "not a JSON object"),
+      (#"{"version":1"#, 0, .malformed, "not a JSON document"),
+      (#"{"id":5}"#, 5, .malformed, "\"version\" is missing"),
+      (#"{"version":"1","id":5}"#, 0, .malformed, "\"version\" is not of type Int"),
+      (#"{"version":2,"id":5,"request":"allocate"}"#, 5, .version, "version 2"),
+      (#"{"version":1,"request":"allocate"}"#, 0, .malformed, "\"id\" is missing"),
+      (#"{"version":1,"id":-5,"request":"allocate"}"#, 0, .malformed, "not a JSON document"),
+      (#"{"version":1,"id":5}"#, 5, .malformed, "\"request\" is missing"),
+      (#"{"version":1,"id":5,"request":"destroy"}"#, 5, .malformed, "there is no request \"destroy\""),
+      (#"{"version":1,"id":5,"request":"free"}"#, 5, .malformed, "\"handle\" is missing"),
+      (#"{"version":1,"id":5,"request":"free","handle":17}"#, 5, .malformed, "\"handle\" is not of type"),
+      (#"{"version":1,"id":5,"request":"free","handle":"17"}"#, 5, .malformed, "\"17\" is not a handle"),
+      (
+        #"{"version":1,"id":5,"request":"free","handle":"0x10000000000000000"}"#, 5, .malformed,
+        "is not a handle"
+      ),
+      (#"{"version":1,"id":5,"request":"show","report":"all"}"#, 5, .malformed, "there is no report \"all\""),
+      (
+        #"{"version":1,"id":5,"request":"master","action":"win"}"#, 5, .malformed,
+        "there is no action \"win\""
+      ),
+    ])
+  func unreadable(_ json: String, _ id: UInt64, _ code: RefusalCode, _ says: String) throws {
+    let error = try #require(throws: ControlRequest.Unreadable.self) {
+      try ControlRequest(reading: Array(json.utf8))
+    }
+    #expect(error.id == id)
+    #expect(error.error.code == code)
+    #expect(error.error.message.contains(says), "says: \(error.error.message)")
+  }
+
+  @Test("of random bytes is refused and nothing worse")
+  func garbage() {
+    var generator = SystemRandomNumberGenerator()
+    for _ in 0..<2000 {
+      var bytes = [UInt8](#"{"version":1,"id":5,"request":"free","handle":"0x1"}"#.utf8)
+      for _ in 0..<4 { bytes[Int.random(in: 0..<bytes.count, using: &generator)] = .random(in: 0...255) }
+      do throws(ControlRequest.Unreadable) {
+        _ = try ControlRequest(reading: bytes)
+      } catch {
+        #expect(!error.error.message.isEmpty)
+      }
+    }
+  }
+}

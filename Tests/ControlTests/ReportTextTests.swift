@@ -1,0 +1,39 @@
+import Control
+import Testing
+
+@Suite("A report for people")
+struct ReportTextTests {
+  @Test("on connections is a table whose columns stand under each other")
+  func connections() throws {
+    var second = ControlReplyTests.connection(4)
+    second.foreign = "[2001:db8::4]:40000"
+    second.sack = false
+    second.timestamps = false
+    let lines = ConnectionReport.table([ControlReplyTests.connection(3), second])
+      .split(separator: "\n", omittingEmptySubsequences: false)
+    try #require(lines.count == 3)
+    #expect(
+      lines[0].hasPrefix("Proto  Recv-Q  Send-Q  Local          Foreign              State        Role"))
+    #expect(
+      lines[1].hasPrefix("tcp         0     112  5.5.5.5:16000  5.5.5.4:40000        ESTABLISHED  primary"))
+    #expect(
+      lines[2].hasPrefix("tcp         0     112  5.5.5.5:16000  [2001:db8::4]:40000  ESTABLISHED  primary"))
+    #expect(lines[1].hasSuffix("1448     7,-  sack,ts"))
+    #expect(lines[2].hasSuffix("1448     7,-  -"))
+  }
+
+  @Test("on sockets shows a layer that holds nothing as a dash")
+  func sockets() {
+    let text = SocketReport.table([ControlReplyTests.socket(1)])
+    #expect(text.split(separator: "\n").last?.hasSuffix("17   18     -") == true, "is: \(text)")
+  }
+
+  @Test("on the state has a line for each fact")
+  func status() {
+    let lines = ControlReplyTests.status.text.split(separator: "\n")
+    #expect(lines.contains("node        re0 (slot 0)"))
+    #expect(lines.contains("peer        re1 (slot 1), link up, secondary, in step"))
+    #expect(lines.contains("uplinks     eth0 (running)"))
+    #expect(lines.contains("uptime      12 s"))
+  }
+}

@@ -1,0 +1,421 @@
+import Engine
+import Foundation
+import Logging
+import Packet
+import Testing
+
+@Suite("jsrd's configuration")
+struct ConfigurationTests {
+  static let smallest = """
+    node: re0
+    slot: 0
+    link:
+      listen: 10.77.0.1:7000
+      connect: 10.77.0.2:7000
+      insecure: true
+    addresses: [ 5.5.5.5/24 ]
+    uplinks: [ eth0 ]
+
+    """
+
+  static func read(_ yaml: String) throws(ConfigurationError) -> Configuration {
+    try Configuration(yaml: yaml, file: "jsrd.yaml")
+  }
+
+  /// The smallest configuration with one piece of text changed.
+  static func smallest(_ old: String, _ new: String) -> String {
+    precondition(smallest.contains(old), "\(old) does not occur")
+    return smallest.replacing(old, with: new)
+  }
+
+  // MARK: - What is right
+
+  @Test("without optional keys has the documented defaults")
+  func defaults() throws {
+    let configuration = try Self.read(Self.smallest)
+    #expect(configuration.node == "re0")
+    #expect(configuration.slot == 0)
+    #expect(configuration.link.listen == Endpoint(IPAddress("10.77.0.1")!, 7000))
+    #expect(configuration.link.connect == Endpoint(IPAddress("10.77.0.2")!, 7000))
+    #expect(configuration.link.insecure)
+    #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24"])
+    #expect(configuration.uplinks == ["eth0"])
+    #expect(configuration.mastership.arbiter == .pair)
+    #expect(configuration.mastership.priority == 100)
+    #expect(configuration.mastership.keepalive.interval == .milliseconds(100))
+    #expect(configuration.mastership.keepalive.misses == 3)
+    #expect(configuration.control == "/run/jsr/jsrd.sock")
+    #expect(configuration.mode == .overlap)
+    #expect(configuration.timeouts.prl == .seconds(1))
+    #expect(configuration.timeouts.sdrl == .seconds(1))
+    #expect(configuration.timeouts.psrm == .seconds(1))
+    #expect(configuration.limits.sockets == 20_000)
+    #expect(configuration.limits.snoopBuffer == 4 * 1024 * 1024)
+    #expect(configuration.limits.holdBuffer == 64 * 1024 * 1024)
+    #expect(configuration.limits.record == 1024 * 1024)
+    #expect(configuration.log.level == .info)
+    #expect(configuration.log.destination == .stderr)
+    #expect(!configuration.debug)
+  }
+
+  @Test("takes every documented key")
+  func everything() throws {
+    let configuration = try Self.read(
+      """
+      node: re1
+      slot: 1                                  # 0 or 1
+      link:
+        listen: "[2001:db8::2]:7000"
+        connect: "[2001:db8::1]:7001"
+        insecure: true
+      addresses: [ 5.5.5.5/24, "2001:db8:5::5/64" ]
+      uplinks: [ ens3 ]
+      mastership:
+        arbiter: pair
+        priority: 90
+        keepalive: { interval: 20ms, misses: 5 }
+      control: /run/other/control
+      mode: strict
+      timeouts: { prl: 500ms, sdrl: 2s, psrm: 1m }
+      limits: { sockets: 100, snoop-buffer: 64KiB, hold-buffer: 1GiB, record: 131072B }
+      log: { level: debug, destination: stderr }
+      debug: true
+      """)
+    #expect(configuration.slot == 1)
+    #expect(configuration.link.listen == Endpoint(IPAddress("2001:db8::2")!, 7000))
+    #expect(configuration.link.connect == Endpoint(IPAddress("2001:db8::1")!, 7001))
+    #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24", "2001:db8:5::5/64"])
+    #expect(configuration.mastership.priority == 90)
+    #expect(configuration.mastership.keepalive.interval == .milliseconds(20))
+    #expect(configuration.mastership.keepalive.misses == 5)
+    #expect(configuration.control == "/run/other/control")
+    #expect(configuration.mode == .strict)
+    #expect(configuration.timeouts.prl == .milliseconds(500))
+    #expect(configuration.timeouts.sdrl == .seconds(2))
+    #expect(configuration.timeouts.psrm == .seconds(60))
+    #expect(configuration.limits.sockets == 100)
+    #expect(configuration.limits.snoopBuffer == 65_536)
+    #expect(configuration.limits.holdBuffer == 1 << 30)
+    #expect(configuration.limits.record == 131_072)
+    #expect(configuration.log.level == .debug)
+    #expect(configuration.debug)
+  }
+
+  @Test("takes the ends of every range")
+  func ends() throws {
+    for (interval, misses) in [("10ms", 2), ("10s", 100)] {
+      let yaml = Self.smallest + "mastership: { keepalive: { interval: \(interval), misses: \(misses) } }\n"
+      #expect(try Self.read(yaml).mastership.keepalive.misses == misses)
+    }
+    for priority in [0, 255] {
+      #expect(
+        try Self.read(Self.smallest + "mastership: { priority: \(priority) }").mastership.priority == priority
+      )
+    }
+  }
+
+  // MARK: - What is wrong
+
+  /// One mistake, and what is said about it.
+  struct Mistake: Sendable, CustomTestStringConvertible {
+    let name: String
+    let yaml: String
+    let line: Int?
+    let key: String?
+    let says: String
+
+    var testDescription: String { name }
+
+    init(_ name: String, _ yaml: String, line: Int?, key: String?, says: String) {
+      self.name = name
+      self.yaml = yaml
+      self.line = line
+      self.key = key
+      self.says = says
+    }
+
+    /// A mistake in a key behind the smallest configuration, which has 8 lines.
+    init(_ name: String, behind text: String, line: Int = 9, key: String, says: String) {
+      self.init(name, smallest + text + "\n", line: line, key: key, says: says)
+    }
+  }
+
+  static let mistakes: [Mistake] = missing + shape + ranges + unsupported + values
+
+  static let missing: [Mistake] = [
+    Mistake("no node", smallest("node: re0\n", ""), line: 1, key: "node", says: "is missing"),
+    Mistake("no slot", smallest("slot: 0\n", ""), line: 1, key: "slot", says: "is missing"),
+    Mistake(
+      "no link",
+      smallest("link:\n  listen: 10.77.0.1:7000\n  connect: 10.77.0.2:7000\n  insecure: true\n", ""), line: 1,
+      key: "link", says: "is missing"),
+    Mistake(
+      "no listen", smallest("  listen: 10.77.0.1:7000\n", ""), line: 3, key: "link.listen", says: "is missing"
+    ),
+    Mistake(
+      "no connect", smallest("  connect: 10.77.0.2:7000\n", ""), line: 3, key: "link.connect",
+      says: "is missing"
+    ),
+    Mistake(
+      "no addresses", smallest("addresses: [ 5.5.5.5/24 ]\n", ""), line: 1, key: "addresses",
+      says: "is missing"),
+    Mistake("no uplinks", smallest("uplinks: [ eth0 ]\n", ""), line: 1, key: "uplinks", says: "is missing"),
+    Mistake(
+      "neither tls nor insecure", smallest("  insecure: true\n", ""), line: 3, key: "link.insecure",
+      says: "must be true"),
+    Mistake(
+      "insecure denied", smallest("insecure: true", "insecure: false"), line: 3, key: "link.insecure",
+      says: "must be true"),
+    Mistake("no value", smallest("node: re0", "node:"), line: 1, key: "node", says: "there is no value"),
+  ]
+
+  static let shape: [Mistake] = [
+    Mistake("an empty file", "", line: nil, key: nil, says: "is empty"),
+    Mistake("only a comment", "# nothing\n", line: nil, key: nil, says: "is empty"),
+    Mistake("a list for a file", "- a\n- b\n", line: 1, key: nil, says: "must be a mapping"),
+    Mistake("no YAML", "node: [ re0\nslot: 0\n", line: 2, key: nil, says: "is not valid YAML"),
+    Mistake("a tab", "node: re0\n\tslot: 0\n", line: 2, key: nil, says: "is not valid YAML"),
+    Mistake("two documents", smallest + "---\nnode: re1\n", line: 9, key: nil, says: "is not valid YAML"),
+    Mistake(
+      "unknown key", behind: "nodes: 2", key: "nodes", says: "is not known; the keys here are node, slot"),
+    Mistake(
+      "unknown key in link", smallest("  insecure", "  secure: 1\n  insecure"), line: 6, key: "link.secure",
+      says: "is not known"),
+    Mistake(
+      "unknown key in mastership", behind: "mastership: { lease: 1s }", key: "mastership.lease",
+      says: "is not known"),
+    Mistake(
+      "unknown key in keepalive", behind: "mastership:\n  keepalive:\n    every: 1s", line: 11,
+      key: "mastership.keepalive.every", says: "is not known"),
+    Mistake(
+      "unknown key in timeouts", behind: "timeouts: { iha: 1s }", key: "timeouts.iha", says: "is not known"),
+    Mistake(
+      "unknown key in limits", behind: "limits: { memory: 1GiB }", key: "limits.memory", says: "is not known"),
+    Mistake("unknown key in log", behind: "log: { file: /tmp/x }", key: "log.file", says: "is not known"),
+    Mistake("a key twice", behind: "slot: 1", line: 2, key: "slot", says: "is given more than once"),
+    Mistake(
+      "a key twice in link", smallest("  insecure", "  listen: 10.77.0.1:7000\n  insecure"), line: 4,
+      key: "listen",
+      says: "is given more than once"),
+    Mistake("a key that is a list", behind: "[a]: 1", key: "", says: "a key must be a word"),
+    Mistake(
+      "a word for link", "node: re0\nslot: 0\nlink: yes\n", line: 3, key: "link", says: "must be a mapping"),
+    Mistake(
+      "a list for node", smallest("re0", "[ re0 ]"), line: 1, key: "node", says: "not a list or mapping"),
+    Mistake(
+      "a word for addresses", smallest("[ 5.5.5.5/24 ]", "5.5.5.5/24"), line: 7, key: "addresses",
+      says: "must be a list"),
+    Mistake(
+      "a word for uplinks", smallest("[ eth0 ]", "eth0"), line: 8, key: "uplinks", says: "must be a list"),
+    Mistake("no address", smallest("[ 5.5.5.5/24 ]", "[]"), line: 7, key: "addresses", says: "at least one"),
+    Mistake("no uplink", smallest("[ eth0 ]", "[]"), line: 8, key: "uplinks", says: "at least one"),
+  ]
+
+  static let ranges: [Mistake] = [
+    Mistake("slot 2", smallest("slot: 0", "slot: 2"), line: 2, key: "slot", says: "from 0 to 1, not 2"),
+    Mistake("slot -1", smallest("slot: 0", "slot: -1"), line: 2, key: "slot", says: "from 0 to 1, not -1"),
+    Mistake(
+      "slot as a text", smallest("slot: 0", "slot: \"0\""), line: 2, key: "slot", says: "not the text \"0\""),
+    Mistake("slot a fraction", smallest("slot: 0", "slot: 0.5"), line: 2, key: "slot", says: "from 0 to 1"),
+    Mistake(
+      "priority 256", behind: "mastership: { priority: 256 }", key: "mastership.priority",
+      says: "from 0 to 255"),
+    Mistake(
+      "interval too short", behind: "mastership: { keepalive: { interval: 9ms } }",
+      key: "mastership.keepalive.interval", says: "from 10ms to 10s, not 9ms"),
+    Mistake(
+      "interval too long", behind: "mastership: { keepalive: { interval: 11s } }",
+      key: "mastership.keepalive.interval", says: "from 10ms to 10s, not 11s"),
+    Mistake(
+      "one miss", behind: "mastership: { keepalive: { misses: 1 } }", key: "mastership.keepalive.misses",
+      says: "from 2 to 100"),
+    Mistake(
+      "101 misses", behind: "mastership: { keepalive: { misses: 101 } }", key: "mastership.keepalive.misses",
+      says: "from 2 to 100"),
+    Mistake(
+      "timeout of nothing", behind: "timeouts: { prl: 0ms }", key: "timeouts.prl", says: "from 10ms to 60s"),
+    Mistake(
+      "timeout too long", behind: "timeouts: { sdrl: 2m }", key: "timeouts.sdrl", says: "from 10ms to 60s"),
+    Mistake(
+      "timeout beyond any number", behind: "timeouts: { psrm: 9223372036854775807m }", key: "timeouts.psrm",
+      says: "from 10ms to 60s"),
+    Mistake("no sockets", behind: "limits: { sockets: 0 }", key: "limits.sockets", says: "from 1 to 1000000"),
+    Mistake(
+      "small snoop buffer", behind: "limits: { snoop-buffer: 1KiB }", key: "limits.snoop-buffer",
+      says: "from 64KiB to 1GiB"),
+    Mistake(
+      "small hold buffer", behind: "limits: { hold-buffer: 1B }", key: "limits.hold-buffer",
+      says: "from 1MiB to 16GiB"),
+    Mistake(
+      "small record", behind: "limits: { record: 127KiB }", key: "limits.record", says: "from 128KiB to 64MiB"
+    ),
+    Mistake(
+      "size beyond any number", behind: "limits: { record: 9223372036854775807GiB }", key: "limits.record",
+      says: "from 128KiB to 64MiB"),
+  ]
+
+  static let unsupported: [Mistake] = [
+    Mistake(
+      "tls", smallest("insecure: true", "tls: { certificate: a.pem, key: a.key, ca: ca.pem }"), line: 6,
+      key: "link.tls", says: "TLS is not supported by this version"),
+    Mistake(
+      "tls and insecure", smallest("  insecure: true", "  insecure: true\n  tls: { ca: a }"), line: 7,
+      key: "link.tls", says: "cannot be given together with link.insecure"),
+    Mistake(
+      "arbiter etcd", behind: "mastership:\n  arbiter: etcd", line: 10, key: "mastership.arbiter",
+      says: "etcd is not supported by this version, use pair"),
+    Mistake(
+      "arbiter external", behind: "mastership:\n  arbiter: external", line: 10, key: "mastership.arbiter",
+      says: "external is not supported by this version, use pair"),
+    Mistake(
+      "syslog", behind: "log: { destination: syslog }", key: "log.destination",
+      says: "syslog is not supported by this version"),
+    Mistake(
+      "two uplinks", smallest("[ eth0 ]", "[ eth0, eth1 ]"), line: 8, key: "uplinks",
+      says: "exactly one uplink, not 2"),
+  ]
+
+  static let values: [Mistake] = [
+    Mistake("a node with a blank", smallest("re0", "\"re 0\""), line: 1, key: "node", says: "must be a name"),
+    Mistake(
+      "a long node", smallest("re0", String(repeating: "x", count: 65)), line: 1, key: "node",
+      says: "must be a name"),
+    Mistake(
+      "a host name", smallest("10.77.0.1:7000", "re0:7000"), line: 4, key: "link.listen",
+      says: "an address with a port"),
+    Mistake(
+      "no port", smallest("10.77.0.1:7000", "10.77.0.1"), line: 4, key: "link.listen",
+      says: "an address with a port"),
+    Mistake(
+      "port 0", smallest("10.77.0.2:7000", "10.77.0.2:0"), line: 5, key: "link.connect",
+      says: "a port from 1 to 65535"),
+    Mistake(
+      "port 65536", smallest("10.77.0.2:7000", "10.77.0.2:65536"), line: 5, key: "link.connect",
+      says: "a port from 1 to 65535"),
+    Mistake(
+      "IPv6 without brackets", smallest("10.77.0.2:7000", "2001:db8::1:7000"), line: 5, key: "link.connect",
+      says: "an address with a port"),
+    Mistake(
+      "two families", smallest("10.77.0.2:7000", "\"[2001:db8::1]:7000\""), line: 5, key: "link.connect",
+      says: "of the same family"),
+    Mistake(
+      "a link to itself", smallest("10.77.0.2", "10.77.0.1"), line: 5, key: "link.connect",
+      says: "not this one's"),
+    Mistake(
+      "insecure: maybe", smallest("insecure: true", "insecure: maybe"), line: 6, key: "link.insecure",
+      says: "true or false"),
+    Mistake(
+      "an address without prefix", smallest("5.5.5.5/24", "5.5.5.5"), line: 7, key: "addresses[0]",
+      says: "with prefix length"),
+    Mistake(
+      "prefix 33", smallest("5.5.5.5/24", "5.5.5.5/33"), line: 7, key: "addresses[0]", says: "from 1 to 32"),
+    Mistake(
+      "prefix 129", smallest("5.5.5.5/24", "\"2001:db8::5/129\""), line: 7, key: "addresses[0]",
+      says: "from 1 to 128"),
+    Mistake(
+      "prefix 0", smallest("5.5.5.5/24", "5.5.5.5/0"), line: 7, key: "addresses[0]", says: "from 1 to 32"),
+    Mistake(
+      "a multicast address", smallest("5.5.5.5/24", "224.0.0.5/32"), line: 7, key: "addresses[0]",
+      says: "an address of one host"),
+    Mistake(
+      "a loopback address", smallest("5.5.5.5/24", "127.0.0.1/8"), line: 7, key: "addresses[0]",
+      says: "an address of one host"),
+    Mistake(
+      "the IPv6 loopback address", smallest("5.5.5.5/24", "\"::1/128\""), line: 7, key: "addresses[0]",
+      says: "an address of one host"),
+    Mistake(
+      "an address that is none", smallest("5.5.5.5/24", "5.5.5/24"), line: 7, key: "addresses[0]",
+      says: "with prefix length"),
+    Mistake(
+      "the same address twice, on lines of their own",
+      smallest("[ 5.5.5.5/24 ]", "\n  - 5.5.5.5/24\n  - 5.5.5.5/32"),
+      line: 9, key: "addresses[1]", says: "5.5.5.5 is given more than once"),
+    Mistake(
+      "a long interface name", smallest("eth0", "abcdefghijklmnop"), line: 8, key: "uplinks[0]",
+      says: "name of an interface"),
+    Mistake(
+      "an interface name with a slash", smallest("eth0", "a/b"), line: 8, key: "uplinks[0]",
+      says: "name of an interface"),
+    Mistake(
+      "a relative control path", behind: "control: jsrd.sock", key: "control", says: "an absolute path"),
+    Mistake(
+      "a control path that no socket can have", behind: "control: /" + String(repeating: "x", count: 107),
+      key: "control",
+      says: "at most 107 bytes"),
+    Mistake(
+      "a mode that is none", behind: "mode: fast", key: "mode", says: "one of overlap, strict, not fast"),
+    Mistake(
+      "an arbiter that is none", behind: "mastership: { arbiter: coin }", key: "mastership.arbiter",
+      says: "must be pair"),
+    Mistake(
+      "a time without unit", behind: "timeouts: { prl: 100 }", key: "timeouts.prl",
+      says: "a time such as 100ms"),
+    Mistake(
+      "a time with a blank", behind: "timeouts: { prl: 1 s }", key: "timeouts.prl",
+      says: "a time such as 100ms"),
+    Mistake(
+      "a negative time", behind: "timeouts: { prl: -1s }", key: "timeouts.prl", says: "a time such as 100ms"),
+    Mistake(
+      "a size without unit", behind: "limits: { record: 1048576 }", key: "limits.record",
+      says: "a size such as 512KiB"),
+    Mistake(
+      "a decimal size", behind: "limits: { record: 1MB }", key: "limits.record", says: "a size such as 512KiB"
+    ),
+    Mistake(
+      "a level that is none", behind: "log: { level: loud }", key: "log.level", says: "one of trace, debug"),
+    Mistake(
+      "a destination that is none", behind: "log: { destination: file }", key: "log.destination",
+      says: "must be stderr"),
+    Mistake("debug: 1", behind: "debug: 1", key: "debug", says: "must be true or false, not 1"),
+  ]
+
+  @Test("refuses, in one line with file, line and key:", arguments: mistakes)
+  func mistake(_ mistake: Mistake) throws {
+    let error = try #require(throws: ConfigurationError.self) { try Self.read(mistake.yaml) }
+    #expect(error.file == "jsrd.yaml")
+    #expect(error.line == mistake.line)
+    #expect(error.key == (mistake.key == "" ? nil : mistake.key))
+    #expect(error.message.contains(mistake.says), "says: \(error.message)")
+    #expect(!error.description.contains { $0.isNewline })
+    let place = mistake.line.map { "jsrd.yaml:\($0): " } ?? "jsrd.yaml: "
+    #expect(error.description.hasPrefix(place))
+  }
+
+  @Test("every key of the documentation can be left out or changed on its own without another being blamed")
+  func unrelated() throws {
+    for text in [
+      "debug: false", "mode: strict", "control: /x", "log: {}", "limits: {}", "timeouts: {}",
+      "mastership: {}",
+    ] {
+      _ = try Self.read(Self.smallest + text)
+    }
+  }
+
+  // MARK: - Files
+
+  @Test("is read from a file")
+  func file() throws {
+    let path =
+      FileManager.default.temporaryDirectory.path
+      + "/jsrd-\(getpid())-\(UInt32.random(in: 0...UInt32.max)).yaml"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try Self.smallest.write(toFile: path, atomically: false, encoding: .utf8)
+    #expect(try Configuration(contentsOf: path) == Self.read(Self.smallest))
+
+    try Data([0x6e, 0x3a, 0xff]).write(to: URL(fileURLWithPath: path))
+    let error = try #require(throws: ConfigurationError.self) { try Configuration(contentsOf: path) }
+    #expect(error.description == "\(path): is not UTF-8 text")
+  }
+
+  @Test("names a file that is not there, or is no file")
+  func absent() throws {
+    let absent = try #require(throws: ConfigurationError.self) {
+      try Configuration(contentsOf: "/nonexistent/jsrd.yaml")
+    }
+    #expect(absent.description == "/nonexistent/jsrd.yaml: cannot be opened: No such file or directory")
+    let directory = try #require(throws: ConfigurationError.self) { try Configuration(contentsOf: "/") }
+    #expect(directory.description == "/: cannot be read: Is a directory")
+    let endless = try #require(throws: ConfigurationError.self) { try Configuration(contentsOf: "/dev/zero") }
+    #expect(endless.description == "/dev/zero: is longer than 1 MiB, which no configuration is")
+  }
+}

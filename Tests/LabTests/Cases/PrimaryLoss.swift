@@ -1,0 +1,198 @@
+import Foundation
+import Glibc
+import Testing
+
+extension LabSuite {
+  /// TESTPLAN 3.7 and DESIGN, promises 1 to 8: the primary goes away in every way there is, and the peer
+  /// must not notice.
+  @Suite("the primary is lost")
+  struct PrimaryLoss {
+    /// The longest silence that a peer may see: detection (3 misses of 100 ms), the end of the lease,
+    /// takeover, and the time two busy cores need for them.
+    private static let longestGap = 4000.0
+
+    @Test("3.7 primary lost", .timeLimit(.minutes(1)), arguments: EngineConfiguration.Mode.allCases)
+    func everythingAtOnce(_ mode: EngineConfiguration.Mode) async throws {
+      try await Lab.run("3.7-\(mode)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.mode = mode
+        let pair = try await EnginePair(in: lab, configuration: configuration)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        let handles = try await pair.re1.sockets().map(\.handle)
+        try await Task.sleep(for: .seconds(1))
+        try await pair.re0.lose()
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        try await Task.sleep(for: .seconds(1))
+        let summary = try await traffic.stop(living: [pair.re1])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < Self.longestGap)
+        print("3.7 (\(mode)): the longest gap a peer saw was \(summary.longestGapMs) ms")
+
+        let log = try pair.re1.engine.errors
+        for handle in handles {
+          for layer in ["SDRL", "PSRM", "PRL"] {
+            #expect(log.contains { $0.contains("\(layer) per-socket state cleaned up for socket \(handle)") })
+          }
+        }
+        #expect(!log.contains { $0.contains(" error ") || $0.contains(" critical ") })
+      }
+    }
+
+    @Test("the engine alone is killed, its application lives", .timeLimit(.minutes(1)))
+    func engineKilled() async throws {
+      try await Lab.run("engine-killed") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        try await Task.sleep(for: .milliseconds(500))
+        try pair.re0.engine.send(SIGKILL)
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        // The application on re0 still has its sockets and is free to write, but nobody may hear it.
+        try await Task.sleep(for: .seconds(2))
+        #expect(try pair.re0.server.isRunning)
+        let summary = try await traffic.stop(living: [pair.re1])
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < Self.longestGap)
+      }
+    }
+
+    @Test("the application alone is killed", .timeLimit(.minutes(1)))
+    func applicationKilled() async throws {
+      try await Lab.run("application-killed") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        try await Task.sleep(for: .milliseconds(500))
+        try pair.re0.server.send(SIGKILL)
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        try await Task.sleep(for: .seconds(1))
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < Self.longestGap)
+      }
+    }
+
+    @Test(
+      "a primary that hangs falls silent before the other speaks, and stays silent", .timeLimit(.minutes(1)))
+    func engineHangs() async throws {
+      try await Lab.run("engine-hangs") { lab in
+        let pair = try await EnginePair(in: lab)
+        let fromRE0 = try await ClaimWatch(of: .re0, in: lab)
+        let fromRE1 = try await ClaimWatch(of: .re1, in: lab)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "20", "--quiet"])
+        try await Task.sleep(for: .milliseconds(500))
+        try pair.re0.engine.send(SIGSTOP)
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        try await Task.sleep(for: .seconds(1))
+        try pair.re0.engine.send(SIGCONT)
+        try await eventually(within: .seconds(10), "re0 finds out that it is primary no more") {
+          try await pair.re0.status().role == "secondary"
+        }
+        try await Task.sleep(for: .seconds(1))
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < Self.longestGap)
+
+        let lastOfOld = try #require(try await fromRE0.finish().last)
+        let firstOfNew = try #require(try await fromRE1.finish().first)
+        #expect(lastOfOld.time < firstOfNew.time, "\(lastOfOld) came after \(firstOfNew)")
+      }
+    }
+
+    @Test("the uplink of the primary is cut", .timeLimit(.minutes(1)))
+    func uplinkCut() async throws {
+      try await Lab.run("uplink-cut") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        try await Task.sleep(for: .milliseconds(500))
+        try await lab.cut(.uplink, of: .re0)
+        try await eventually(within: .seconds(10), "re1 is primary") {
+          try await pair.re1.status().role == "primary"
+        }
+        try await Task.sleep(for: .seconds(1))
+        try await lab.mend(.uplink, of: .re0)
+        // The link between the engines was never cut, so re0 comes back as a secondary by itself.
+        try await pair.waitUntilInStep(primary: pair.re1)
+        try await pair.waitUntilReplicated(5, primary: pair.re1)
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < Self.longestGap)
+      }
+    }
+
+    /// How much lies in the kernels' buffers when the primary is lost.
+    enum Fill: String, CaseIterable, Sendable {
+      /// Both directions run as fast as they can.
+      case flowing
+      /// The peer has stopped reading: every buffer of every connection is full, both ways.
+      case full
+    }
+
+    @Test("lost with data in flight both ways", .timeLimit(.minutes(2)), arguments: Fill.allCases)
+    func dataInFlight(_ fill: Fill) async throws {
+      try await Lab.run("in-flight-\(fill)") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(
+          pair, ["-m", "0", "-l", "\(4 << 20)", "--pipeline", "16", "--quiet"])
+        try await Task.sleep(for: .seconds(1))
+        if fill == .full {
+          traffic.peer.program.send(SIGSTOP)
+          try await eventually(within: .seconds(10), "send queues are full at both ends") {
+            let here = try await KernelSocket.all(on: .peer, in: lab)
+            let there = try await pair.re0.kernelSockets()
+            return here.count == 5 && there.count >= 5
+              && here.allSatisfy { $0.sendQueue > 100_000 && $0.receiveQueue > 100_000 }
+              && there.filter { $0.state == "ESTAB" }.allSatisfy { $0.sendQueue > 100_000 }
+          }
+        }
+        try await pair.re0.lose()
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        traffic.peer.program.send(SIGCONT)
+        try await Task.sleep(for: .seconds(2))
+        let summary = try await traffic.stop(living: [pair.re1])
+        #expect(summary.echoedByRe1 > 0)
+      }
+    }
+
+    @Test("4.2 data from before", .timeLimit(.minutes(1)))
+    func dataFromBefore() async throws {
+      try await Lab.run("4.2") { lab in
+        let pair = EnginePair(unstarted: lab)
+        try await pair.re0.startEngine()
+        try await eventually(within: .seconds(10), "re0 is primary, alone") {
+          try await pair.re0.status().role == "primary"
+        }
+        try pair.re0.startServer()
+        try await pair.re0.waitUntilListening()
+        let watch = try await ConnectionWatch(in: lab)
+        let peer = try PeerTraffic(
+          in: lab, ["-n", "5", "-m", "0", "-l", "\(4 << 20)", "--pipeline", "4", "--quiet"])
+        try await Task.sleep(for: .seconds(1))
+        // The server reads no more while a socket is given away, but the peer goes on sending: the handshake
+        // finds unread data in every receive buffer.
+        try await pair.re1.startEngine()
+        try pair.re1.startServer()
+        try await pair.waitUntilInStep(primary: pair.re0)
+        try await pair.waitUntilReplicated(5, primary: pair.re0)
+        let unread = try pair.re0.engine.errors.compactMap { line -> Int? in
+          guard line.contains("PRL handshake for socket"), line.contains("of the receive queue sent") else {
+            return nil
+          }
+          return line.split(separator: " ").compactMap { Int($0) }.first
+        }
+        #expect(unread.count == 5)
+        #expect(unread.allSatisfy { $0 > 0 }, "\(unread)")
+        try await pair.re0.lose()
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        try await Task.sleep(for: .seconds(1))
+        let (summary, end) = try await peer.stop()
+        #expect(end == .exited(0), "jsrpeer: \(peer.program.lastWords)")
+        #expect(summary.faults == 0, "\(summary)")
+        let events = try await watch.finish()
+        #expect(events.connectionCount == 5)
+        #expect(events.resets.isEmpty && events.unaskedFins.isEmpty, "\(events)")
+        #expect(try !pair.re1.server.output.contains { $0.contains("MISMATCH") })
+      }
+    }
+  }
+}

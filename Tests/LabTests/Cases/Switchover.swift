@@ -1,0 +1,81 @@
+import Testing
+
+extension LabSuite {
+  /// TESTPLAN 3.6 and 3.13: mastership moves because somebody asks for it.
+  @Suite("planned switchover")
+  struct Switchover {
+    @Test("3.6 switchover", .timeLimit(.minutes(1)), arguments: EngineConfiguration.Mode.allCases)
+    func switchover(_ mode: EngineConfiguration.Mode) async throws {
+      try await Lab.run("3.6-\(mode)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.mode = mode
+        let pair = try await EnginePair(in: lab, configuration: configuration)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        try await Task.sleep(for: .seconds(1))
+        try await pair.re1.requestMaster("acquire")
+        try await pair.waitUntilInStep(primary: pair.re1)
+        // The new primary protects what it has taken over as soon as there is a secondary again.
+        try await pair.waitUntilReplicated(5, primary: pair.re1)
+        try await Task.sleep(for: .seconds(1))
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+        #expect(summary.longestGapMs < 3000)
+      }
+    }
+
+    @Test("3.6 master released, then switched back", .timeLimit(.minutes(1)))
+    func releaseAndSwitch() async throws {
+      try await Lab.run("3.6-release-switch") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+        try await pair.re0.requestMaster("release")
+        try await pair.waitUntilInStep(primary: pair.re1)
+        try await pair.waitUntilReplicated(5, primary: pair.re1)
+        try await pair.re1.requestMaster("switch")
+        try await pair.waitUntilInStep(primary: pair.re0)
+        try await pair.waitUntilReplicated(5, primary: pair.re0)
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+      }
+    }
+
+    @Test("3.13 many at once", .timeLimit(.minutes(2)), arguments: [1, 5, 50])
+    func many(_ connections: Int) async throws {
+      try await Lab.run("3.13-\(connections)") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(
+          pair, connections: connections, ["-m", "0", "-w", "20", "--quiet"])
+        try await Task.sleep(for: .seconds(1))
+        let primary = try await pair.re0.sockets()
+        let secondary = try await pair.re1.sockets()
+        #expect(Set(primary.map(\.handle)).count == connections)
+        #expect(Set(primary.compactMap(\.peerHandle)) == Set(secondary.map(\.handle)))
+        try await pair.re1.requestMaster("acquire")
+        try await pair.waitUntilInStep(primary: pair.re1)
+        try await pair.waitUntilReplicated(connections, primary: pair.re1, within: .seconds(30))
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe1 >= connections)
+        let found = try pair.re0.server.output + pair.re1.server.output
+        #expect(!found.contains { $0.contains("MISMATCH") })
+      }
+    }
+
+    @Test("three switchovers to and fro on one connection", .timeLimit(.minutes(2)))
+    func toAndFro() async throws {
+      try await Lab.run("to-and-fro") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, connections: 1, ["-m", "0", "-w", "2", "--quiet"])
+        for next in [pair.re1, pair.re0, pair.re1] {
+          try await next.requestMaster("acquire")
+          try await pair.waitUntilInStep(primary: next)
+          try await pair.waitUntilReplicated(1, primary: next)
+        }
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+      }
+    }
+  }
+}

@@ -1,0 +1,30 @@
+/// The configuration of one engine of the lab: what jsrd's defaults are not for the lab, and what a case
+/// wants to be otherwise.
+struct EngineConfiguration: Sendable {
+  enum Mode: String, Sendable, CaseIterable { case overlap, strict }
+
+  var mode = Mode.overlap
+
+  /// The file for one engine; re0 has the higher priority and starts as primary.
+  func text(for node: Node) -> String {
+    let isFirst = node == .re0
+    return """
+      node: \(node.rawValue)
+      slot: \(isFirst ? 0 : 1)
+      link:
+        listen: \(isFirst ? "10.77.0.1" : "10.77.0.2"):7000
+        connect: \(isFirst ? "10.77.0.2" : "10.77.0.1"):7000
+        insecure: true
+      addresses: [ 5.5.5.5/24 ]
+      uplinks: [ eth0 ]
+      mastership:
+        arbiter: pair
+        priority: \(isFirst ? 100 : 90)
+        keepalive: { interval: 100ms, misses: 3 }
+      control: /run/jsr/jsrd.sock
+      mode: \(mode.rawValue)
+      log: { level: info, destination: stderr }
+
+      """
+  }
+}

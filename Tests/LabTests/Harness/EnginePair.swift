@@ -1,0 +1,52 @@
+import Testing
+
+/// Both routing engines of a lab, each with its engine and its echo server, in step.
+struct EnginePair: Sendable {
+  let lab: Lab
+  let re0: RoutingEngine
+  let re1: RoutingEngine
+
+  /// Both engines, with nothing running on them.
+  init(unstarted lab: Lab, configuration: EngineConfiguration = EngineConfiguration()) {
+    self.lab = lab
+    re0 = RoutingEngine(.re0, in: lab, configuration: configuration)
+    re1 = RoutingEngine(.re1, in: lab, configuration: configuration)
+  }
+
+  /// Starts both; re0 is the primary when this returns, and re1 is in step.
+  init(
+    in lab: Lab, configuration: EngineConfiguration = EngineConfiguration(), servers: [String] = ["--quiet"]
+  ) async throws {
+    self.init(unstarted: lab, configuration: configuration)
+    try await re0.startEngine()
+    try await re1.startEngine()
+    try await waitUntilInStep(primary: re0)
+    try re0.startServer(servers)
+    try re1.startServer(servers)
+    try await re0.waitUntilServing()
+    try await re1.server.waitForLine(containing: "CHANNEL up", within: .seconds(10))
+  }
+
+  func other(_ engine: RoutingEngine) -> RoutingEngine { engine.node == .re0 ? re1 : re0 }
+
+  /// Waits until `primary` is just that, and the other engine is ready to take over.
+  func waitUntilInStep(primary: RoutingEngine, within time: Duration = .seconds(15)) async throws {
+    let secondary = other(primary)
+    try await eventually(within: time, "\(primary.node) is primary and \(secondary.node) in step") {
+      let (first, second) = (try await primary.status(), try await secondary.status())
+      return first.role == "primary" && second.role == "secondary" && first.peer.inStep
+    }
+  }
+
+  /// Waits until `count` sockets are replicated from `primary` to the other engine.
+  func waitUntilReplicated(
+    _ count: Int, primary: RoutingEngine, within time: Duration = .seconds(15)
+  ) async throws {
+    let secondary = other(primary)
+    try await eventually(within: time, "\(count) sockets replicated from \(primary.node)") {
+      let first = try await primary.sockets().filter { $0.state == "replicating" }
+      let second = try await secondary.sockets().filter { $0.state == "snooping" }
+      return first.count == count && second.count == count
+    }
+  }
+}

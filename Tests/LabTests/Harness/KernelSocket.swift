@@ -1,0 +1,48 @@
+/// A TCP socket as `ss -tino` shows it: what the kernel itself says of a connection.
+struct KernelSocket: Sendable {
+  let state: String
+  let receiveQueue: Int
+  let sendQueue: Int
+  let local: String
+  let foreign: String
+  /// `name:value` words of the second line, such as `wscale:7,7`, `mss:1448`, `bytes_acked:112`.
+  let values: [String: String]
+  /// Options agreed on by both ends.
+  let options: [String]
+
+  /// What must not change when a connection moves to another kernel.
+  var agreement: [String] { options + [values["wscale"] ?? "no wscale", values["mss"] ?? "no mss"] }
+
+  /// - Parameters:
+  ///   - line: `ESTAB 0 0 5.5.5.5:16000 5.5.5.4:40000`
+  ///   - details: The line behind it.
+  init?(_ line: String, details: String) {
+    let words = line.split(separator: " ").map(String.init)
+    guard words.count >= 5, let receiveQueue = Int(words[1]), let sendQueue = Int(words[2]) else {
+      return nil
+    }
+    state = words[0]
+    self.receiveQueue = receiveQueue
+    self.sendQueue = sendQueue
+    local = words[3]
+    foreign = words[4]
+    let details = details.split(whereSeparator: { $0 == " " || $0 == "\t" })
+    values = Dictionary(
+      details.compactMap { word in
+        word.firstIndex(of: ":").map { (String(word[..<$0]), String(word[word.index(after: $0)...])) }
+      }
+    ) { first, _ in first }
+    options = ["ts", "sack", "wscale"].filter { name in
+      details.contains { $0 == name || $0.hasPrefix(name + ":") }
+    }
+  }
+
+  /// Asks the kernel of `node` for its connections with the port of the echo server.
+  static func all(on node: Node, in lab: Lab) async throws -> [KernelSocket] {
+    let lines = try await lab.run(
+      ["ss", "-tinoH", "sport", "=", ":16000", "or", "dport", "=", ":16000"], on: node)
+    return zip(lines, lines.dropFirst()).compactMap { line, details in
+      details.first?.isWhitespace == true ? KernelSocket(line, details: details) : nil
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import Foundation
+import Glibc
+
+/// jsrpeer at work on the peer, which knows nothing of replication.
+struct PeerTraffic: Sendable {
+  /// What jsrpeer counted, from its own `--json` summary.
+  struct Summary: Decodable, Sendable {
+    let connections: Int
+    let sent: Int
+    let echoedByRe0: Int
+    let echoedByRe1: Int
+    let lost: Int
+    let repeated: Int
+    let mismatched: Int
+    let unexpectedEnds: Int
+    let longestGapMs: Double
+    let mbitPerSecond: Double
+
+    /// What a peer must never see.
+    var faults: Int { lost + repeated + mismatched + unexpectedEnds }
+  }
+
+  let program: Program
+
+  /// Starts jsrpeer towards the replicated address.
+  init(_ name: String = "jsrpeer", in lab: Lab, _ options: [String]) throws {
+    program = try lab.start(
+      name, on: .peer,
+      [Binaries.path(of: "jsrpeer")] + options + ["-p", "16000", "-v", "--json", "5.5.5.5"])
+  }
+
+  /// Its lines about echoes that came back.
+  var echoLines: [String] {
+    program.output.filter { $0.contains("RE0") || $0.contains("RE1") }
+  }
+
+  /// Ends endless traffic: jsrpeer sends no more, waits for the echoes that are out, and sums up.
+  func stop() async throws -> (summary: Summary, end: Program.End) {
+    program.send(SIGINT)
+    return try await finish(within: .seconds(20))
+  }
+
+  /// Waits for jsrpeer to end by itself.
+  func finish(within time: Duration) async throws -> (summary: Summary, end: Program.End) {
+    let end = try await program.waitForEnd(within: time)
+    guard let document = program.output.last(where: { $0.hasPrefix("{") }) else {
+      throw LabFailure("jsrpeer printed no summary: \(program.lastWords)")
+    }
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    return (try decoder.decode(Summary.self, from: Data(document.utf8)), end)
+  }
+}

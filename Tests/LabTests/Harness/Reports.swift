@@ -1,0 +1,61 @@
+/// The fields of `jsrctl --json show status` that cases ask for.
+struct StatusReport: Decodable, Sendable {
+  struct Peer: Decodable, Sendable {
+    let linkUp: Bool
+    let inStep: Bool
+  }
+  let node: String
+  let role: String
+  let lease: String
+  let peer: Peer
+}
+
+/// Of `show sockets`.
+struct SocketReport: Decodable, Sendable {
+  struct Layer: Decodable, Sendable {
+    let initialized: Bool
+    let logPosition: UInt64
+  }
+  let handle: String
+  let peerHandle: String?
+  let role: String
+  let state: String
+  let proto: String?
+  let local: String?
+  let foreign: String?
+  let sdrl: Layer
+  let prl: Layer
+  let psrm: Layer
+}
+
+/// Of `show connections`.
+struct ConnectionReport: Decodable, Sendable {
+  let proto: String
+  let recvQ: Int
+  let sendQ: Int
+  let local: String
+  let foreign: String
+  let state: String
+  let role: String
+  let handle: String
+  let sndUna: UInt32
+  let sndNxt: UInt32
+  let rcvNxt: UInt32
+  let sndWnd: UInt32
+  let rcvWnd: UInt32
+  let rcvRightEdge: UInt32
+  let mss: Int
+  let sndWscale: Int?
+  let rcvWscale: Int?
+  let sack: Bool
+  let timestamps: Bool
+  let tsRecent: UInt32?
+}
+
+/// Of `show statistics`.
+struct StatisticsReport: Decodable, Sendable {
+  let layer: String
+  let name: String
+  let value: Int
+  let unit: String
+}

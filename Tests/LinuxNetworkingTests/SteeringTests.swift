@@ -1,0 +1,137 @@
+import Descriptors
+import Glibc
+import LinuxNetworking
+import Packet
+import Testing
+
+@Suite("Steering", .serialized)
+struct SteeringTests {
+  private func frames(of flow: Flow, in frames: [[UInt8]]) -> Int {
+    frames.count { frame in
+      frame.withUnsafeBytes { bytes in
+        let packet = TCPPacket(UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...]))
+        return packet.map { $0.inboundFlow == flow || $0.outboundFlow == flow } ?? false
+      }
+    }
+  }
+
+  private func flow(of client: StreamSocket, _ family: IPAddress.Family, _ port: UInt16) throws -> Flow {
+    let snapshot = try TCPRepair.snapshot(of: client.descriptor, includingQueues: false)
+    return Flow(.tcp, local: Endpoint(TestNetwork.replicated(family), port), remote: snapshot.local)
+  }
+
+  @Test(
+    "diverts the packets of a flow, both ways, and of no other; removed, it goes on",
+    arguments: [IPAddress.Family.v4, .v6])
+  func divertsOnlyItsFlows(family: IPAddress.Family) throws {
+    let engine = try RoutingEngine()
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let steered = try StreamSocket.pair(on: engine.network, family: family, port: 179)
+    let other = try StreamSocket.pair(on: engine.network, family: family, port: 180)
+    _ = engine.steeredFrames()
+
+    let steeredFlow = try flow(of: steered.client, family, 179)
+    try engine.filter.steer(adding: [steeredFlow])
+    try steered.client.write([1])
+    try steered.server.write([2])
+    #expect(
+      eventually {
+        !steered.client.isReadable(within: 0) && engineHolds(engine, steeredFlow, atLeast: 2)
+      })
+    #expect(!steered.client.isReadable(within: 100) && !steered.server.isReadable(within: 100))
+
+    try other.client.write([3])
+    #expect(try other.server.read(1) == [3])
+    try other.server.write([4])
+    #expect(try other.client.read(1) == [4])
+    let otherFlow = try flow(of: other.client, family, 180)
+    #expect(frames(of: otherFlow, in: engine.steeredFrames()) == 0)
+
+    // What was held and lost is sent again by TCP.
+    try engine.filter.steer(removing: [steeredFlow])
+    #expect(try steered.server.read(1) == [1])
+    #expect(try steered.client.read(1) == [2])
+  }
+
+  private func engineHolds(_ engine: RoutingEngine, _ flow: Flow, atLeast count: Int) -> Bool {
+    var seen = 0
+    return eventually {
+      seen += frames(of: flow, in: engine.steeredFrames())
+      return seen >= count
+    }
+  }
+
+  @Test(
+    "carries a whole conversation through the engine, byte-exact, in frames larger than the MTU",
+    arguments: [IPAddress.Family.v4, .v6])
+  func conversation(family: IPAddress.Family) throws {
+    let engine = try RoutingEngine()
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let pair = try StreamSocket.pair(on: engine.network, family: family)
+    try engine.filter.steer(adding: [try flow(of: pair.client, family, 179)])
+    let stop = Flag()
+    let pump = engine.releasing(until: stop)
+
+    let toServer = pattern(21, 3_000_000)
+    let toClient = pattern(22, 3_000_000)
+    let sink = Background { try pair.client.read(toClient.count) }
+    let source = Background { try pair.server.read(toServer.count) }
+    let writer = Background { try pair.client.write(toServer) }
+    try pair.server.write(toClient)
+    try writer.join()
+    #expect(same(try sink.join(), toClient))
+    #expect(same(try source.join(), toServer))
+    stop.set()
+    let released = try pump.join()
+    #expect(released > 50 && released < 6_000_000 / 1500)
+  }
+
+  @Test("of a local end takes all its datagrams, whoever sends them")
+  func unconnected() throws {
+    let engine = try RoutingEngine()
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let service = Flow(
+      .udp, local: Endpoint(TestNetwork.replicated(.v4), 5000),
+      remote: Endpoint(IPAddress(v4: 0), 0))
+    try engine.filter.steer(adding: [service])
+    func send(to port: UInt16) throws {
+      try shell(
+        "ip netns exec \(engine.network.peer.name) bash -c "
+          + "'echo x > /dev/udp/\(TestNetwork.replicated(.v4))/\(port)'")
+    }
+    try send(to: 5001)
+    try send(to: 5000)
+    try send(to: 5000)
+    var ports: [UInt16] = []
+    #expect(
+      eventually {
+        ports += engine.steeredFrames().map { frame in
+          frame.withUnsafeBytes { $0.bigEndian(at: VirtioNetHeader.byteCount + 36) }
+        }
+        return ports.count >= 2
+      })
+    #expect(ports == [5000, 5000])
+  }
+
+  @Test("is idempotent, and takes ten thousand flows in one transaction")
+  func many() throws {
+    let engine = try RoutingEngine()
+    let flows = (0..<10_000).map { index -> Flow in
+      let family: IPAddress.Family = index % 2 == 0 ? .v4 : .v6
+      let transport: TransportProtocol = index % 3 == 0 ? .udp : .tcp
+      let remote = Endpoint(TestNetwork.peerAddress(family), UInt16(20_000 + index))
+      return Flow(transport, local: Endpoint(TestNetwork.replicated(family), 179), remote: remote)
+    }
+    let clock = ContinuousClock()
+    let adding = try clock.measure { try engine.filter.steer(adding: flows) }
+    let removing = try clock.measure { try engine.filter.steer(removing: flows) }
+    #expect(adding < .seconds(5) && removing < .seconds(5))
+
+    let flow = flows[0]
+    let single = try clock.measure { try engine.filter.steer(adding: [flow]) }
+    try engine.filter.steer(adding: [flow, flows[1]])
+    try engine.filter.steer(adding: [flows[2]], removing: [flow, flows[3]])
+    try engine.filter.steer(removing: [flow, flows[1], flows[2]])
+    #expect(single < .seconds(1))
+  }
+}

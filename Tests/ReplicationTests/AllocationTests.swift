@@ -1,0 +1,102 @@
+import AllocationCounter
+import Packet
+import Testing
+
+@testable import Replication
+
+/// The path of a packet that need not be held makes no heap objects: at the rates of a router they would be
+/// most of its cost.
+@Suite(.enabled(if: allocation_counter_is_available(), "a sanitizer owns the allocator"))
+struct AllocationTests {
+  private func allocations(_ body: () -> Void) -> Int64 {
+    allocation_counter_start()
+    body()
+    return allocation_counter_stop()
+  }
+
+  @Test func theCounterCounts() {
+    var array: [Int] = []
+    #expect(allocations { array = [Int](repeating: 1, count: 100) } > 0)
+    #expect(array.count == 100)
+    #expect(allocations { array[3] = 4 } == 0)
+  }
+
+  @Test func readingAFrameAllocatesNothing() {
+    let conversation = Conversation(number: 0, startAt: 1, capacity: 1_000)
+    var segment = CraftedSegment(from: conversation, now: 5)
+    segment.payload = [UInt8](repeating: 1, count: 1_400)
+    let frame = segment.fromPeer(conversation)
+    var valid = 0
+    let count = frame.withUnsafeBytes { bytes in
+      allocations {
+        for _ in 0..<100 {
+          guard let packet = TCPPacket(bytes), packet.checksumIsValid(bytes) else { return }
+          valid += packet.inboundFlow.local.port == 16_000 ? 1 : 0
+        }
+      }
+    }
+    #expect(valid == 100)
+    #expect(count == 0)
+  }
+
+  @Test("Known segments, both ways, allocate nothing", arguments: [ReplicationNode.Mode.overlap, .strict])
+  func knownSegments(mode: ReplicationNode.Mode) throws {
+    let pair = SimulatedPair(mode: mode)
+    pair.start()
+    let conversation = pair.converse()
+    try pair.replicate(conversation)
+    pair.settle()
+    pair.peerWrites(conversation, 100)
+    pair.localWrites(conversation, 100)
+    pair.settle()
+    // The peer has 100 bytes more on their way to it; acknowledgements and copies may go at once.
+    pair.localWrites(conversation, 100)
+    pair.settleLink()
+    var socket = try #require(pair.engines[0].sockets[conversation.flow])
+    let copy = SimulatedPair.frame(
+      try #require(socket.retransmission(now: pair.now).first), from: conversation.flow.local,
+      to: conversation.flow.remote)
+    var plain = try #require(socket.retransmission(now: pair.now).first)
+    plain.payload = []
+    let acknowledgement = SimulatedPair.frame(plain, from: conversation.flow.local, to: conversation.flow.remote)
+    let block = try #require(try pair.engines[0].node.socket(conversation.primaryHandle!).block)
+    var segment = CraftedSegment(from: conversation, now: block.timestampRecent)
+    let peerAcknowledgement = segment.fromPeer(conversation)
+    segment.sequence = segment.sequence - 50
+    segment.payload = (50..<100).map(conversation.peerByte)
+    let peerCopy = segment.fromPeer(conversation)
+
+    var node = pair.engines[0].node
+    pair.engines[0].node = ReplicationNode(node.configuration, now: pair.now)
+    func round() -> [Verdict] {
+      var verdicts: (Verdict, Verdict, Verdict, Verdict) = (.drop, .drop, .drop, .drop)
+      func out(_ frame: [UInt8]) -> Verdict {
+        frame.withUnsafeBytes { bytes in
+          node.outbound(
+            TCPPacket(bytes)!, reference: FrameReference(1), byteCount: bytes.count, now: pair.now)
+        }
+      }
+      func take(_ frame: [UInt8]) -> Verdict {
+        frame.withUnsafeBytes { bytes in
+          let packet = TCPPacket(bytes)!
+          return node.inbound(packet, reference: FrameReference(1), byteCount: bytes.count, now: pair.now) {
+            packet.checksumIsValid(bytes)
+          }
+        }
+      }
+      let count = allocations {
+        for _ in 0..<20 { verdicts = (out(copy), out(acknowledgement), take(peerAcknowledgement), take(peerCopy)) }
+      }
+      lastCount = count
+      return [verdicts.0, verdicts.1, verdicts.2, verdicts.3]
+    }
+    var lastCount: Int64 = -1
+    // The first time the changed control block finds its way to the secondary.
+    _ = round()
+    node.flushBlocks(now: pair.now)
+    node.actions.removeAll(keepingCapacity: true)
+    #expect(round() == [.pass, .pass, .pass, .pass])
+    #expect(lastCount == 0)
+    #expect(node.actions.isEmpty)
+  }
+}

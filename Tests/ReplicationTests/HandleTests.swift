@@ -1,0 +1,122 @@
+import Testing
+
+@testable import Replication
+
+@Suite struct HandleTests {
+  @Test func aHandleIsSlotGenerationAndIndex() {
+    let handle = Handle(slot: 1, generation: 0x00_001d, index: 0)
+    #expect("\(handle)" == "0x100001d00000000")
+    #expect(handle.slot == 1 && handle.generation == 0x1d && handle.index == 0)
+    #expect(Handle(slot: 0, generation: 0x1_ff_ffff, index: .max) == Handle(slot: 0, generation: 0xff_ffff, index: .max))
+  }
+
+  @Test("What is printed is read back, with and without prefix")
+  func text() {
+    for handle in [Handle(slot: 1, generation: 0xff_ffff, index: .max), Handle(slot: 0, generation: 1, index: 0)] {
+      #expect(Handle("\(handle)") == handle)
+      #expect(Handle("\(handle)".dropFirst(2)) == handle)
+      #expect(Handle("\(handle)".uppercased().replacing("0X", with: "0X")) == handle)
+    }
+  }
+
+  @Test("What is no handle is refused", arguments: ["", "0x", "0xg", "-1", "+1", " 1", "0x10000000000000000", "١"])
+  func noHandle(text: String) {
+    #expect(Handle(text) == nil)
+  }
+}
+
+@Suite struct HandleTableTests {
+  @Test func generationsRiseAndIndexesComeBack() throws {
+    var table = HandleTable(slot: 1, limit: 3)
+    let first = try table.allocate().handle
+    let second = try table.allocate().handle
+    #expect(first.slot == 1 && first.generation == 1 && first.index == 0)
+    #expect(second.generation == 2 && second.index == 1)
+    try table.free(first)
+    let third = try table.allocate().handle
+    #expect(third.generation == 3 && third.index == first.index)
+    #expect(table.count == 2)
+  }
+
+  @Test func theTableIsFullAtItsLimitAndNotBefore() throws {
+    var table = HandleTable(slot: 0, limit: 5)
+    let all = try (0..<5).map { _ in try table.allocate().handle }
+    #expect(throws: HandleError.tableFull(limit: 5)) { _ = try table.allocate() }
+    #expect(Set(all).count == 5)
+    try table.free(all[2])
+    _ = try table.allocate()
+    #expect(throws: HandleError.tableFull(limit: 5)) { _ = try table.allocate() }
+  }
+
+  @Test("Stale, foreign and made-up handles are refused, each by its name")
+  func refused() throws {
+    var table = HandleTable(slot: 0, limit: 4)
+    let handle = try table.allocate().handle
+    let other = try table.allocate().handle
+    try table.free(handle)
+    #expect(throws: HandleError.stale(handle)) { _ = try table.place(of: handle) }
+    #expect(throws: HandleError.stale(handle)) { try table.free(handle) }
+    let successor = try table.allocate().handle
+    #expect(successor.index == handle.index)
+    #expect(throws: HandleError.stale(handle)) { _ = try table.place(of: handle) }
+
+    let foreign = Handle(slot: 1, generation: other.generation, index: other.index)
+    #expect(throws: HandleError.foreign(foreign)) { _ = try table.place(of: foreign) }
+    for madeUp in [
+      Handle(rawValue: 0), Handle(slot: 0, generation: 99, index: 0), Handle(slot: 0, generation: 0, index: 1),
+      Handle(slot: 0, generation: 1, index: 3), Handle(slot: 0, generation: 1, index: 4),
+      Handle(slot: 0, generation: 1, index: .max),
+    ] {
+      #expect(throws: HandleError.neverAllocated(madeUp)) { _ = try table.place(of: madeUp) }
+    }
+    #expect(try table.place(of: other) == 1)
+  }
+
+  @Test("When generations are used up indexes move on, so that no pair comes back")
+  func rounds() throws {
+    var table = HandleTable(slot: 0, limit: 2, firstGeneration: HandleTable.lastGenerationOfRound - 1)
+    var seen: Set<Handle> = []
+    var last: Handle?
+    for _ in 0..<6 {
+      let (handle, place) = try table.allocate()
+      #expect(seen.insert(handle).inserted)
+      #expect(place < 2)
+      #expect(try table.place(of: handle) == place)
+      if let last { #expect(throws: HandleError.stale(last)) { _ = try table.place(of: last) } }
+      try table.free(handle)
+      last = handle
+    }
+    #expect(seen.map(\.index).max() == 2)
+    #expect(seen.contains(Handle(slot: 0, generation: 1, index: 2)))
+  }
+
+  @Test func aTableWhosePairsAreAllUsedSaysSo() throws {
+    let limit = 1 << 20
+    var table = HandleTable(
+      slot: 0, limit: limit, firstGeneration: HandleTable.lastGenerationOfRound,
+      firstRound: UInt32(Int(UInt32.max) / limit - 1))
+    try table.free(try table.allocate().handle)
+    #expect(throws: HandleError.exhausted) { _ = try table.allocate() }
+  }
+
+  @Test func anyOrderOfAllocationsKeepsTheTableTrue() throws {
+    var generator = SeededGenerator(seed: 11)
+    var table = HandleTable(slot: 1, limit: 20)
+    var live: [Handle: Int] = [:]
+    var dead: [Handle] = []
+    for _ in 0..<3_000 {
+      if Bool.random(using: &generator), live.count < 20 {
+        let (handle, place) = try table.allocate()
+        #expect(!live.values.contains(place))
+        live[handle] = place
+      } else if let handle = live.keys.sorted(by: { $0.rawValue < $1.rawValue }).randomElement(using: &generator) {
+        try table.free(handle)
+        live[handle] = nil
+        dead.append(handle)
+      }
+      #expect(table.count == live.count)
+    }
+    for (handle, place) in live { #expect(try table.place(of: handle) == place) }
+    for handle in dead.suffix(300) { #expect(throws: HandleError.stale(handle)) { _ = try table.place(of: handle) } }
+  }
+}

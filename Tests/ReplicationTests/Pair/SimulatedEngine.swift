@@ -1,0 +1,257 @@
+import Packet
+import Replication
+
+/// One routing engine: a real `ReplicationNode`, and a model of the machine around it.
+final class SimulatedEngine {
+  enum Lease: Equatable {
+    case none
+    case until(Instant)
+    case endless
+  }
+
+  private struct HeldFrame {
+    var bytes: [UInt8]
+    var isOutbound: Bool
+  }
+
+  let slot: Int
+  unowned let pair: SimulatedPair
+  var node: ReplicationNode
+  /// False once it has stopped for good. Its lease ends when its kernel says so.
+  var isAlive = true
+  /// It does not run for the time being; what is meant for it waits.
+  private(set) var isAsleep = false
+  /// Falls asleep after deciding to renew its lease, before doing it.
+  var sleepsBeforeRenewal = false
+  private var unfinished: [Action] = []
+  var lease = Lease.none
+  var hasAddresses = false
+  var sockets: [Flow: ModelTCP] = [:]
+  private var steered: Set<Flow> = []
+  private var held: [FrameReference: HeldFrame] = [:]
+  private var lastReference: Int32 = 0
+  private var linkInput: [UInt8] = []
+
+  private(set) var replicated: Set<Handle> = []
+  private(set) var unreplicated: [Handle: UnreplicateReason] = [:]
+  private(set) var refused: [Handle: UnreplicateReason] = [:]
+  private(set) var linkClosings: [String] = []
+  /// Follows the primary, but does not say so.
+  var withholdsAcknowledgements = false
+  /// For tests that keep the handshake open.
+  var answersSteering = true
+
+  init(slot: Int, pair: SimulatedPair, mode: ReplicationNode.Mode, limit: Int, priority: UInt16) {
+    self.slot = slot
+    self.pair = pair
+    node = ReplicationNode(
+      .init(
+        node: "re\(slot)", slot: UInt8(slot), priority: priority,
+        timing: PairTiming(interval: .milliseconds(100), misses: 3), mode: mode, timeouts: LayerTimeouts(),
+        socketLimit: 64, holdLimit: limit, recordLimit: 1 << 20,
+        incarnation: UInt64(slot + 1) * 1_000_000), now: pair.now)
+  }
+
+  var heldFrames: Int { held.count }
+
+  var leaseIsInForce: Bool {
+    switch lease {
+    case .none: false
+    case .endless: true
+    case .until(let end): pair.now < end
+    }
+  }
+
+  // MARK: Packets
+
+  /// Sends whatever the kernel's socket wants to.
+  func transmit(_ flow: Flow) {
+    guard isAlive, let frames = sockets[flow]?.output(now: pair.now) else { return }
+    for frame in frames { send(frame, flow) }
+    node.flushBlocks(now: pair.now)
+    perform()
+  }
+
+  func retransmit(_ flow: Flow) {
+    guard isAlive, let frames = sockets[flow]?.retransmission(now: pair.now) else { return }
+    for frame in frames { send(frame, flow) }
+    node.flushBlocks(now: pair.now)
+    perform()
+  }
+
+  private func send(_ output: ModelTCP.Output, _ flow: Flow) {
+    egress(SimulatedPair.frame(output, from: flow.local, to: flow.remote))
+  }
+
+  private func egress(_ frame: [UInt8]) {
+    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
+    guard steered.contains(packet.outboundFlow) else { return leave(frame) }
+    lastReference += 1
+    let reference = FrameReference(lastReference)
+    let verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: pair.now)
+    pair.trace.append("\(pair.now.nanoseconds / 100000) re\(slot) out \(packet.source.port) \(packet.segment.sequence)+\(packet.segment.payload.count) ack \(packet.segment.acknowledgment) \(verdict)")
+    if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: true) }
+    perform(frame: frame)
+    if verdict == .pass { leave(frame) }
+  }
+
+  /// What the kernel's lease lets through is on the wire.
+  private func leave(_ frame: [UInt8]) {
+    guard leaseIsInForce else { return }
+    pair.left(frame, slot: slot)
+  }
+
+  func arrive(_ frame: [UInt8]) {
+    guard isAlive else { return }
+    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
+    let flow = packet.inboundFlow
+    if steered.contains(flow) {
+      lastReference += 1
+      let reference = FrameReference(lastReference)
+      let verdict = node.inbound(packet, reference: reference, byteCount: frame.count, now: pair.now) {
+        frame.withUnsafeBytes { packet.checksumIsValid($0) }
+      }
+      if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: false) }
+      perform(frame: frame)
+      if verdict == .pass { deliver(frame) }
+    } else {
+      deliver(frame)
+    }
+    node.flushBlocks(now: pair.now)
+    perform()
+  }
+
+  private func deliver(_ frame: [UInt8]) {
+    frame.withUnsafeBytes { bytes in
+      let packet = TCPPacket(bytes)!
+      let flow = packet.inboundFlow
+      guard sockets[flow] != nil else { return pair.reset(flow, slot: slot) }
+      guard packet.checksumIsValid(bytes) else { return }
+      sockets[flow]!.receive(packet.segment, Array(bytes[packet.segment.payload]))
+      pair.drain(flow, slot: slot)
+      transmit(flow)
+    }
+  }
+
+  // MARK: Link, time
+
+  func openLink() {
+    linkInput = []
+    node.linkOpened(now: pair.now)
+    perform()
+  }
+
+  func receive(_ bytes: ArraySlice<UInt8>) {
+    guard isAlive else { return }
+    linkInput += bytes
+    let input = linkInput
+    let used = input.withUnsafeBytes { node.linkReceived($0, now: pair.now) }
+    perform(input: input)
+    linkInput.removeFirst(min(used, linkInput.count))
+    if !withholdsAcknowledgements { node.linkBatchEnded(now: pair.now) }
+    perform()
+  }
+
+  func closeLink(byPeer: Bool, carrierLost: Bool = false) {
+    guard isAlive else { return }
+    linkInput = []
+    node.linkClosed(byPeer: byPeer, carrierLost: carrierLost, now: pair.now)
+    perform()
+  }
+
+  func sleep() { isAsleep = true }
+
+  func wake() {
+    isAsleep = false
+    sleepsBeforeRenewal = false
+    let actions = unfinished
+    unfinished = []
+    for action in actions { perform(action, [], []) }
+    perform()
+  }
+
+  func tick() {
+    guard isAlive, !isAsleep else { return }
+    node.tick(now: pair.now)
+    perform()
+  }
+
+  // MARK: Actions
+
+  func perform(frame: [UInt8] = [], input: [UInt8] = []) {
+    while !node.actions.isEmpty {
+      let actions = node.actions
+      node.actions = []
+      for (index, action) in actions.enumerated() {
+        if case .renewLease = action, sleepsBeforeRenewal {
+          unfinished = Array(actions[index...])
+          return sleep()
+        }
+        perform(action, frame, input)
+      }
+    }
+  }
+
+  private func perform(_ action: Action, _ frame: [UInt8], _ input: [UInt8]) {
+    switch action { case .log, .probe, .sendOnUplink: break; default: pair.trace.append("\(pair.now.nanoseconds / 100000) re\(slot) \(action)".prefix(180).description) }
+    switch action {
+    case .release(let reference):
+      guard let held = held.removeValue(forKey: reference) else { return pair.broken("released twice") }
+      if held.isOutbound { leave(held.bytes) } else { deliver(held.bytes) }
+    case .replay(let reference):
+      guard let held = held.removeValue(forKey: reference) else { return pair.broken("replayed twice") }
+      if held.isOutbound { egress(held.bytes) } else { arrive(held.bytes) }
+    case .discard(let reference):
+      if held.removeValue(forKey: reference) == nil { pair.broken("discarded twice") }
+    case .injectLate(let range): arrive(Array(input[range]))
+
+    case .appendSegment(let record):
+      var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
+      bytes.withUnsafeMutableBytes { record.store(in: $0) }
+      pair.link.send(bytes + frame[record.payload], from: slot)
+    case .appendLateFrame(let header):
+      var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
+      bytes.withUnsafeMutableBytes { header.store(in: $0) }
+      pair.link.send(bytes + frame, from: slot)
+    case .send(let bytes): pair.link.send(bytes, from: slot)
+    case .closeLink(let reason):
+      linkClosings.append(reason)
+      pair.closeLink(by: slot)
+    case .sendOnUplink(let keepalive): pair.sendOnUplink(keepalive, from: slot)
+
+    case .snoop(let handle, let stream, let range): pair.snooped(handle, stream, input[range])
+    case .snoopOwned(let handle, let stream, let bytes): pair.snooped(handle, stream, bytes[...])
+    case .endSnoop(let handle, let stream): pair.snoopEnded(handle, stream)
+
+    case .steer(let handle, let flow):
+      steered.insert(flow)
+      guard answersSteering else { return }
+      if let socket = sockets[flow] {
+        node.snapshotTaken(handle, socket.snapshot(now: pair.now), now: pair.now)
+      } else {
+        node.steered(handle)
+      }
+    case .unsteer(let flow): steered.remove(flow)
+    case .replicated(let handle): replicated.insert(handle)
+    case .refused(let handle, let reason): refused[handle] = reason
+    case .unreplicated(let handle, let reason):
+      unreplicated[handle] = reason
+      pair.unreplicated(handle)
+    case .silence(let handle):
+      if let conversation = pair.conversation(handle) { sockets[conversation.flow] = nil }
+
+    case .grantLease(let duration):
+      lease = duration.map { .until(pair.now + $0) } ?? .endless
+      node.leaseGranted(true, now: pair.now)
+    case .renewLease(let duration):
+      let renewable = leaseIsInForce
+      if renewable { lease = duration.map { .until(pair.now + $0) } ?? .endless }
+      node.leaseRenewed(renewable, now: pair.now)
+    case .revokeLease: lease = .none
+    case .takeAddresses: hasAddresses = true
+    case .dropAddresses: hasAddresses = false
+    case .probe: pair.probe(from: slot)
+    case .peerClosed, .inspect, .phaseChanged, .standbyChanged, .log: break
+    }
+  }
+}

@@ -1,0 +1,79 @@
+import Testing
+
+@testable import Replication
+
+@Suite struct ReplicationLogTests {
+  private let start = Instant(nanoseconds: 0)
+
+  @Test func positionsCountRecordsFromOne() {
+    var log = ReplicationLog()
+    #expect(log.position == 0 && log.acknowledged == 0)
+    let first = log.append(byteCount: 40, layer: .sdrl, socket: 3, now: start)
+    let second = log.append(byteCount: 60, layer: .prl, socket: 3, now: start)
+    #expect(first == 1 && second == 2)
+    #expect(log.unacknowledgedBytes == 100 && log.unacknowledgedCount == 2)
+  }
+
+  @Test func oneAcknowledgementCoversAllBefore() {
+    var log = ReplicationLog()
+    for _ in 0..<10 { _ = log.append(byteCount: 10, layer: .prl, socket: 0, now: start) }
+    let accepted = [log.acknowledge(7), log.acknowledge(7)]
+    #expect(accepted == [true, true])
+    #expect(log.acknowledged == 7 && log.unacknowledgedCount == 3 && log.unacknowledgedBytes == 30)
+    let last = log.acknowledge(10)
+    #expect(last)
+    #expect(log.unacknowledgedBytes == 0)
+  }
+
+  @Test func anAcknowledgementOfTheFutureOrThePastIsRefusedAndChangesNothing() {
+    var log = ReplicationLog()
+    for _ in 0..<4 { _ = log.append(byteCount: 10, layer: .prl, socket: 0, now: start) }
+    let accepted = [2, 5, .max, 1].map { log.acknowledge($0) }
+    #expect(accepted == [true, false, false, false])
+    #expect(log.acknowledged == 2 && log.unacknowledgedCount == 2)
+  }
+
+  @Test("Each layer has its own patience, and the oldest record is named first")
+  func overdue() {
+    var log = ReplicationLog()
+    var timeouts = LayerTimeouts()
+    timeouts.prl = .milliseconds(300)
+    timeouts.sdrl = .milliseconds(200)
+    timeouts.psrm = .milliseconds(100)
+    _ = log.append(byteCount: 1, layer: .prl, socket: 1, now: start)
+    _ = log.append(byteCount: 1, layer: .sdrl, socket: 2, now: start + .milliseconds(10))
+    _ = log.append(byteCount: 1, layer: .psrm, socket: 3, now: start + .milliseconds(20))
+    _ = log.append(byteCount: 1, layer: .iha, socket: 4, now: start + .milliseconds(30))
+    func late(_ milliseconds: Int64) -> [Int32] {
+      var result: [Int32] = []
+      log.overdue(at: start + .milliseconds(milliseconds), timeouts: timeouts) { socket, _ in result.append(socket) }
+      return result
+    }
+    #expect(late(119) == [])
+    #expect(late(120) == [3])
+    #expect(late(130) == [3, 4])
+    #expect(late(210) == [2, 3, 4])
+    #expect(late(300) == [1, 2, 3, 4])
+    let accepted = log.acknowledge(3)
+    #expect(accepted && late(500) == [4])
+  }
+}
+
+@Suite struct HoldQueueTests {
+  private func entry(_ required: LogPosition, _ frame: Int32, _ bytes: Int32 = 10) -> HoldQueue.Entry {
+    HoldQueue.Entry(required: required, frame: FrameReference(frame), byteCount: bytes, socket: 0, generation: 1)
+  }
+
+  @Test func framesGoInTheOrderInWhichTheyCame() {
+    var queue = HoldQueue()
+    #expect(queue.first == nil && queue.lastRequired == 0)
+    for number in 1...5 { queue.append(entry(LogPosition(number / 2), Int32(number), 100)) }
+    #expect(queue.count == 5 && queue.byteCount == 500 && queue.lastRequired == 2)
+    for number in 1...5 {
+      #expect(queue.first?.frame == FrameReference(Int32(number)))
+      let removed = queue.removeFirst()
+      #expect(removed.frame == FrameReference(Int32(number)))
+    }
+    #expect(queue.count == 0 && queue.byteCount == 0 && queue.lastRequired == 0)
+  }
+}

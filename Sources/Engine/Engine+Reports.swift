@@ -116,10 +116,11 @@ extension Engine {
         StatisticsReport(layer: layer, name: name, value: Int64(clamping: value), unit: unit))
     }
     let now = node.occupancy
-    let snooped = pairs.values.reduce(0) { $0 + $1.queuedByteCount }
+    let snooped =
+      pairs.values.reduce(0) { $0 + $1.queuedByteCount }
       + endingPairs.reduce(0) { $0 + $1.queuedByteCount }
     add("engine", "sockets", now.sockets, "sockets")
-    add("engine", "flows", now.flows, "flows")
+    add("engine", "flows", now.flows + steeringRemovals.count, "flows")
     add("engine", "held_packets", now.heldPackets, "packets")
     add("engine", "held_bytes", now.heldBytes, "bytes")
     add("engine", "stored_frames", store.count, "packets")

@@ -62,7 +62,7 @@ public final class Engine: @unchecked Sendable {
   var endingPairs: [SnoopPair] = []
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
-  var steeringRemovals: [Flow] = []
+  var steeringRemovals = SteeringRemovals()
   var announcedPrimary = false
   var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
@@ -75,7 +75,8 @@ public final class Engine: @unchecked Sendable {
   /// Prepares the machine: TAP device, packet filter, packet sockets. Nothing runs yet.
   ///
   /// - Throws: `EngineError`, which says what is missing.
-  public init(_ configuration: Configuration, on eventLoop: any EventLoop, logger: Logger) throws(EngineError) {
+  public init(_ configuration: Configuration, on eventLoop: any EventLoop, logger: Logger) throws(EngineError)
+  {
     self.configuration = configuration
     self.eventLoop = eventLoop
     self.logger = logger
@@ -108,7 +109,8 @@ public final class Engine: @unchecked Sendable {
         timing: PairTiming(
           interval: Nanoseconds(configuration.mastership.keepalive.interval),
           misses: configuration.mastership.keepalive.misses),
-        mode: configuration.mode == .strict ? .strict : .overlap, timeouts: LayerTimeouts(configuration.timeouts),
+        mode: configuration.mode == .strict ? .strict : .overlap,
+        timeouts: LayerTimeouts(configuration.timeouts),
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
         recordLimit: configuration.limits.record, incarnation: Self.incarnation()),
       now: startedAt)
@@ -143,7 +145,9 @@ public final class Engine: @unchecked Sendable {
     ]
     for input in uplinkInputs { input.start() }
     try link.start()
-    ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in tick() }
+    ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in
+      tick()
+    }
   }
 
   /// Reads the TAP device with the event loop, one frame at a time, through a duplicate of its descriptor.
@@ -232,6 +236,7 @@ public final class Engine: @unchecked Sendable {
     watchLinkCarrier(now: now)
     node.tick(now: now)
     sweepSockets(now: now)
+    unsteerWhatIsDue(now: now)
     settle()
   }
 

@@ -140,7 +140,8 @@ public final class PacketFilter {
   /// kernel compares and swaps in one step.
   ///
   /// - Throws: if the table itself is gone, which means that the fence is, too.
-  public func renewLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) -> Bool {
+  public func renewLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) -> Bool
+  {
     guard !addresses.isEmpty else { return true }
     do {
       try run(Self.elements("delete", addresses) + Self.elements("add", addresses, timeout: duration))

@@ -34,8 +34,10 @@ extension ReplicationNode {
     for place in entries.indices where entries[place]?.phase == .receiving {
       letGo(place, because: .linkLost, tellPrimary: false)
     }
-    obey(arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now), now: now)
+    let outputs = arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now)
+    // First what has happened, then what it means for each socket.
     noteStandby()
+    obey(outputs, now: now)
   }
 
   /// Bytes from the link, in order.

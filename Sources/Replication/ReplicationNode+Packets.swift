@@ -203,9 +203,13 @@ extension ReplicationNode {
     guard !segment.flags.contains(.syn), segment.flags.contains(.ack) || segment.flags.contains(.rst) else {
       return .pass
     }
+    // Whatever is not logged now waits like what is: the kernel may see it otherwise, since what it has
+    // taken in is behind what this node has seen.
+    let carriesBytes = !segment.payload.isEmpty || segment.flags.contains(.fin)
+    var required = carriesBytes ? stream.position : 0
     if block.isOldDuplicate(segment.timestamps) {
       statistics.oldDuplicates += 1
-      return .pass
+      return deliver(place, reference, byteCount, after: required)
     }
     if segment.flags.contains(.rst) {
       actions.append(.inspect(entries[place]!.handle))
@@ -213,12 +217,8 @@ extension ReplicationNode {
     }
 
     // An old duplicate or a forgery: the kernel takes neither its bytes nor its acknowledgement.
-    guard block.accepts(segment) else {
-      statistics.passedAtOnce += 1
-      return .pass
-    }
+    guard block.accepts(segment) else { return deliver(place, reference, byteCount, after: required) }
 
-    var required: LogPosition = 0
     switch stream.judge(segment) {
     case .tooFragmented:
       statistics.droppedForLimit += 1
@@ -253,8 +253,6 @@ extension ReplicationNode {
       }
 
     case .known:
-      // What is in the log need not be on the secondary yet: a second copy waits like the first.
-      if !segment.payload.isEmpty || segment.flags.contains(.fin) { required = stream.position }
       var updated = block
       updated.noteReceived(
         sequence: segment.sequence, acknowledgment: segment.acknowledgment,
@@ -272,6 +270,12 @@ extension ReplicationNode {
     }
 
     endIfClosed(place, now: now)
+    return deliver(place, reference, byteCount, after: required)
+  }
+
+  private mutating func deliver(
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, after required: LogPosition
+  ) -> Verdict {
     guard configuration.mode == .strict, required > log.acknowledged else {
       statistics.passedAtOnce += 1
       return .pass

@@ -3,9 +3,10 @@ import JSR
 
 // The primary's side: serving peers, and bringing their connections under replication.
 extension EchoServer {
-  /// How long a connection may take to come to rest, and the other instance to answer an offer, in
-  /// nanoseconds.
+  /// How long a connection may take to come to rest, its last replicated answer to be acknowledged, and the
+  /// other instance to answer an offer, in nanoseconds.
   private static var quiescenceTime: UInt64 { 500_000_000 }
+  private static var settlingTime: UInt64 { 2_000_000 }
   private static var offerTime: UInt64 { 2_000_000_000 }
 
   // MARK: Serving
@@ -30,6 +31,8 @@ extension EchoServer {
 
   func read(_ connection: ServedConnection) {
     switch StreamSocket.read(connection.descriptor, into: buffer) {
+    case .bytes where connection.isClosing: break
+    case .ended where connection.isClosing: close(connection, "the server ends")
     case .bytes(let count):
       counts.bytesIn += UInt64(count)
       let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
@@ -70,11 +73,11 @@ extension EchoServer {
       return close(connection, "the peer has closed\(rest)")
     }
     if let limit = options.unreplicateAfter, connection.messageCount >= limit,
-      case .replicated(let handle, _) = connection.protection, let session
+      case .replicated(let handle, _) = connection.protection
     {
-      connection.protection = .unreplicating(handle)
+      connection.protection = .settling(handle, until: MonotonicClock.nanoseconds + Self.settlingTime)
       connection.isReleased = true
-      engine.unreplicate(session, connection: connection.id, handle)
+      quiescing[connection.id] = connection
     }
     watch(connection)
   }
@@ -115,7 +118,7 @@ extension EchoServer {
   func watch(_ connection: ServedConnection) {
     var interest: EventPoll<Watcher>.Interest = []
     if connection.isOurs {
-      if connection.wantsInput { interest.insert(.read) }
+      if connection.wantsInput || connection.isClosing { interest.insert(.read) }
       if !connection.output.isEmpty { interest.insert(.write) }
     }
     do {
@@ -138,10 +141,21 @@ extension EchoServer {
   /// Serves on after the socket was out of the loop.
   func resume(_ connection: ServedConnection) {
     if isEnding {
-      close(connection, "the server ends")
+      beginClosing(connection)
     } else {
       flush(connection)
     }
+  }
+
+  /// Ends our direction, and reads on until the peer ends its own: a socket that is closed with bytes unread
+  /// answers them with a reset (RFC 1122, section 4.2.2.13).
+  func beginClosing(_ connection: ServedConnection) {
+    guard !connection.isClosing else { return }
+    if connection.inputEnded { return close(connection, "the server ends") }
+    connection.isClosing = true
+    connection.output = ByteQueue()
+    _ = shutdown(connection.descriptor, Int32(SHUT_WR))
+    watch(connection)
   }
 
   private func abort(_ connection: ServedConnection, _ code: Int32) {
@@ -177,6 +191,7 @@ extension EchoServer {
     if options.isPlain { return "plain mode" }
     if part != .primary { return "this RE is not primary" }
     if session == nil { return "no engine" }
+    if secondaryIsLost { return "no secondary stands by" }
     if channel == nil { return "the other instance is not there" }
     return nil
   }
@@ -214,6 +229,20 @@ extension EchoServer {
   }
 
   private func checkQuiescing(_ connection: ServedConnection) {
+    if case .settling(let handle, let until) = connection.protection {
+      // What the peer has acknowledged has been replicated; what was only written may still be on its way
+      // through the kernel to the engine when the engine hears of the end. Not for long, though: the peer may
+      // delay its acknowledgement until it sends the next message, which would then be replicated too.
+      if StreamSocket.unacknowledgedByteCount(connection.descriptor) == 0
+        || MonotonicClock.nanoseconds >= until,
+        let session
+      {
+        quiescing[connection.id] = nil
+        connection.protection = .unreplicating(handle)
+        engine.unreplicate(session, connection: connection.id, handle)
+      }
+      return
+    }
     guard case .quiescing(let until) = connection.protection else { return }
     let now = MonotonicClock.nanoseconds
     if obstacleToProtection != nil || now >= until {
@@ -351,7 +380,8 @@ extension EchoServer {
     switch connection.protection {
     case .none, .quiescing, .allocating, .offered: return
     case .handshake: connection.lostDuringHandshake = reason
-    case .replicated(let handle, _), .unreplicating(let handle):
+    case .replicated(let handle, _), .settling(let handle, _), .unreplicating(let handle):
+      quiescing[connection.id] = nil
       line("UNREPLICATED \(connection.label) after \(connection.messageCount) messages: \(reason)")
       connectionsByHandle[handle] = nil
       connection.protection = .none
@@ -377,7 +407,7 @@ extension EchoServer {
   func abandonReplicated() {
     for connection in Array(connections.values) {
       switch connection.protection {
-      case .replicated, .unreplicating: close(connection, "it has moved to the other RE")
+      case .replicated, .settling, .unreplicating: close(connection, "it has moved to the other RE")
       case .none, .quiescing, .allocating, .offered, .handshake: break
       }
     }

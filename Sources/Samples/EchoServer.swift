@@ -78,6 +78,8 @@ public final class EchoServer {
   private var reportedProblem: String?
   private var endAt: UInt64?
   private var pendingCloses = 0
+  /// The engine has said that no secondary stands by: an offer would only keep a connection waiting.
+  private(set) var secondaryIsLost = false
   private var hadSession = false
 
   /// Binds everything; an address that is not there or a port in use is seen here.
@@ -145,7 +147,7 @@ public final class EchoServer {
         nextTick = now + UInt64(Self.tickMilliseconds) * 1_000_000
         tick(now)
       }
-      if let endAt, pendingCloses == 0 || now >= endAt { break }
+      if let endAt, pendingCloses == 0 && connections.isEmpty || now >= endAt { break }
     }
     keeper?.cancel()
     session?.close()
@@ -196,8 +198,12 @@ public final class EchoServer {
       }
     case .secondaryUp:
       line("SECONDARY up")
+      secondaryIsLost = false
       retryEverything()
-    case .secondaryDown: line("SECONDARY down")
+    case .secondaryDown:
+      line("SECONDARY down")
+      secondaryIsLost = true
+      withdrawOffers("the secondary is lost")
     case .mastershipGained: become(.primary)
     case .mastershipLost: become(.secondary)
     case .peerClosed(let handle): detail("PEER closed its direction, handle \(handle)")
@@ -211,6 +217,7 @@ public final class EchoServer {
     hadSession = true
     self.session = session
     reportedProblem = nil
+    secondaryIsLost = false
     line("ENGINE \(session.node) slot \(session.slot) version \(session.engineVersion) role \(role.rawValue)")
     if slot == nil {
       slot = session.slot
@@ -231,8 +238,9 @@ public final class EchoServer {
     line("ENGINE gone: open connections go on unreplicated")
     for connection in connections.values {
       switch connection.protection {
-      case .replicated, .offered, .unreplicating:
+      case .replicated, .offered, .settling, .unreplicating:
         connection.protection = .none
+        quiescing[connection.id] = nil
         resume(connection)
       case .none, .quiescing, .allocating, .handshake: break
       }
@@ -286,7 +294,7 @@ public final class EchoServer {
     line("ENDING, \(connections.count) connections are closed")
     poll.remove(peerListener.descriptor)
     if let instanceListener { poll.remove(instanceListener.descriptor) }
-    for connection in connections.values where connection.isOurs { close(connection, "the server ends") }
+    for connection in connections.values where connection.isOurs { beginClosing(connection) }
     for pair in pairs.values { drop(pair, "the server ends") }
     closeChannel("the server ends")
   }

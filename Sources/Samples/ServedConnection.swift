@@ -15,6 +15,9 @@ final class ServedConnection {
     /// The socket is given away for the handshake.
     case handshake(Handle, secondary: Handle)
     case replicated(Handle, secondary: Handle)
+    /// Nothing more is read; the last answer to be replicated is awaited to be acknowledged, until the time
+    /// given.
+    case settling(Handle, until: UInt64)
     case unreplicating(Handle)
   }
 
@@ -33,6 +36,8 @@ final class ServedConnection {
   var unread: ByteQueue
   /// The peer has closed its direction.
   var inputEnded = false
+  /// The server has closed its direction and waits for the peer to do the same.
+  var isClosing = false
   var protection = Protection.none
   /// The handle under which the connection came here by a merge, until it is replicated again.
   var mergedHandle: Handle?
@@ -65,16 +70,18 @@ final class ServedConnection {
   /// The handle the connection has with the engine at the moment.
   var handle: Handle? {
     switch protection {
-    case .none, .quiescing, .allocating: mergedHandle
-    case .offered: mergedHandle
-    case .handshake(let handle, _), .replicated(let handle, _), .unreplicating(let handle): handle
+    case .none, .quiescing, .allocating, .offered: mergedHandle
+    case .handshake(let handle, _), .replicated(let handle, _), .settling(let handle, _),
+      .unreplicating(let handle):
+      handle
     }
   }
 
   /// For lines that are printed: `fd 9 handle 0x1` or `fd 9 not replicated`.
   var label: String {
     switch protection {
-    case .replicated(let handle, _), .unreplicating(let handle): "fd \(descriptor) handle \(handle)"
+    case .replicated(let handle, _), .settling(let handle, _), .unreplicating(let handle):
+      "fd \(descriptor) handle \(handle)"
     default: "fd \(descriptor) not replicated"
     }
   }
@@ -83,7 +90,7 @@ final class ServedConnection {
   var isOurs: Bool {
     switch protection {
     case .allocating, .offered, .handshake: false
-    case .none, .quiescing, .replicated, .unreplicating: true
+    case .none, .quiescing, .replicated, .settling, .unreplicating: true
     }
   }
 

@@ -4,7 +4,9 @@ import Testing
 @Suite struct AddressResolutionTests {
   private let mac = MACAddress(rawValue: 0x0200_5e10_0001)
 
-  @Test("An announcement is read back as what it announces", arguments: [AddressResolution.Operation.request, .reply])
+  @Test(
+    "An announcement is read back as what it announces",
+    arguments: [AddressResolution.Operation.request, .reply])
   func announcement(operation: AddressResolution.Operation) throws {
     let address = try #require(IPAddress("5.5.5.5"))
     let frame = AddressResolution.announcement(of: address, at: mac, as: operation)

@@ -2,7 +2,8 @@ import Packet
 import Testing
 
 @Suite struct FrameParsingTests {
-  @Test("Every shape of a good frame is read, and padding is not payload", arguments: TestFrame.samples.indices)
+  @Test(
+    "Every shape of a good frame is read, and padding is not payload", arguments: TestFrame.samples.indices)
   func good(index: Int) throws {
     let sample = TestFrame.samples[index]
     let frame = sample.bytes
@@ -55,7 +56,9 @@ import Testing
     #expect(TestFrame(fragment: 0x4000).bytes.withUnsafeBytes { TCPPacket($0) } != nil)
   }
 
-  @Test("An IPv6 fragment is known as such, the first and any other", arguments: [0x0001, 0x0008, 0xfff9] as [UInt16])
+  @Test(
+    "An IPv6 fragment is known as such, the first and any other",
+    arguments: [0x0001, 0x0008, 0xfff9] as [UInt16])
   func fragments6(field: UInt16) throws {
     let rest: [UInt8] = [0, UInt8(field >> 8), UInt8(field & 255), 0, 0, 0, 9]
     let frame = TestFrame(isV6: true, extensions: [(44, rest)]).bytes

@@ -2,7 +2,8 @@ import Packet
 import Testing
 
 @Suite struct IPAddressTests {
-  @Test("Dotted decimal is read and printed", arguments: ["0.0.0.0", "5.5.5.5", "192.0.2.255", "255.255.255.255"])
+  @Test(
+    "Dotted decimal is read and printed", arguments: ["0.0.0.0", "5.5.5.5", "192.0.2.255", "255.255.255.255"])
   func v4(text: String) throws {
     let address = try #require(IPAddress(text))
     #expect(address.family == .v4)
@@ -44,7 +45,8 @@ import Testing
     arguments: [
       "", ".", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4 ", " 1.2.3.4", "1..2.3", "+1.2.3.4",
       "1.2.3.-4", "٣.2.3.4", "a.b.c.d", ":", ":::", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
-      "1:2:3:4::5:6:7:8", "1::2::3", "12345::", "g::", "::1.2.3", "::1.2.3.4:5", "1.2.3.4::", ":1:2:3:4:5:6:7",
+      "1:2:3:4::5:6:7:8", "1::2::3", "12345::", "g::", "::1.2.3", "::1.2.3.4:5", "1.2.3.4::",
+      ":1:2:3:4:5:6:7",
       "1:2:3:4:5:6:7:", "::1%eth0", "::+1", "1:2:3:4:5:6:7:1.2.3.4",
     ])
   func refused(text: String) {

@@ -21,7 +21,8 @@ import Testing
     #expect(SequenceNumber(0x8000_0000) - SequenceNumber(0) == Int(Int32.min))
   }
 
-  @Test("What was sent later is greater, also across the wrap", arguments: [0, 1, 0x7fff_fff0, .max] as [UInt32])
+  @Test(
+    "What was sent later is greater, also across the wrap", arguments: [0, 1, 0x7fff_fff0, .max] as [UInt32])
   func order(start: UInt32) {
     let a = SequenceNumber(start)
     for step in [1, 2, 1000, 1 << 30, (1 << 31) - 1] {

@@ -4,7 +4,8 @@ import Testing
 @Suite struct TCPFrameBuilderTests {
   private func builder(_ source: String, _ destination: String) throws -> TCPFrameBuilder {
     TCPFrameBuilder(
-      sourceMAC: MACAddress(rawValue: 0x0200_0000_0005), destinationMAC: MACAddress(rawValue: 0x0200_0000_0004),
+      sourceMAC: MACAddress(rawValue: 0x0200_0000_0005),
+      destinationMAC: MACAddress(rawValue: 0x0200_0000_0004),
       source: Endpoint(try #require(IPAddress(source)), 179),
       destination: Endpoint(try #require(IPAddress(destination)), 40_001), timeToLive: 255,
       typeOfService: 0xc0)

@@ -58,7 +58,8 @@ struct AllocationTests {
       to: conversation.flow.remote)
     var plain = try #require(socket.retransmission(now: pair.now).first)
     plain.payload = []
-    let acknowledgement = SimulatedPair.frame(plain, from: conversation.flow.local, to: conversation.flow.remote)
+    let acknowledgement = SimulatedPair.frame(
+      plain, from: conversation.flow.local, to: conversation.flow.remote)
     let block = try #require(try pair.engines[0].node.socket(conversation.primaryHandle!).block)
     var segment = CraftedSegment(from: conversation, now: block.timestampRecent)
     let peerAcknowledgement = segment.fromPeer(conversation)
@@ -85,7 +86,9 @@ struct AllocationTests {
         }
       }
       let count = allocations {
-        for _ in 0..<20 { verdicts = (out(copy), out(acknowledgement), take(peerAcknowledgement), take(peerCopy)) }
+        for _ in 0..<20 {
+          verdicts = (out(copy), out(acknowledgement), take(peerAcknowledgement), take(peerCopy))
+        }
       }
       lastCount = count
       return [verdicts.0, verdicts.1, verdicts.2, verdicts.3]

@@ -7,19 +7,25 @@ import Testing
     let handle = Handle(slot: 1, generation: 0x00_001d, index: 0)
     #expect("\(handle)" == "0x100001d00000000")
     #expect(handle.slot == 1 && handle.generation == 0x1d && handle.index == 0)
-    #expect(Handle(slot: 0, generation: 0x1_ff_ffff, index: .max) == Handle(slot: 0, generation: 0xff_ffff, index: .max))
+    #expect(
+      Handle(slot: 0, generation: 0x1_ff_ffff, index: .max)
+        == Handle(slot: 0, generation: 0xff_ffff, index: .max))
   }
 
   @Test("What is printed is read back, with and without prefix")
   func text() {
-    for handle in [Handle(slot: 1, generation: 0xff_ffff, index: .max), Handle(slot: 0, generation: 1, index: 0)] {
+    for handle in [
+      Handle(slot: 1, generation: 0xff_ffff, index: .max), Handle(slot: 0, generation: 1, index: 0),
+    ] {
       #expect(Handle("\(handle)") == handle)
       #expect(Handle("\(handle)".dropFirst(2)) == handle)
       #expect(Handle("\(handle)".uppercased().replacing("0X", with: "0X")) == handle)
     }
   }
 
-  @Test("What is no handle is refused", arguments: ["", "0x", "0xg", "-1", "+1", " 1", "0x10000000000000000", "١"])
+  @Test(
+    "What is no handle is refused",
+    arguments: ["", "0x", "0xg", "-1", "+1", " 1", "0x10000000000000000", "١"])
   func noHandle(text: String) {
     #expect(Handle(text) == nil)
   }
@@ -63,7 +69,8 @@ import Testing
     let foreign = Handle(slot: 1, generation: other.generation, index: other.index)
     #expect(throws: HandleError.foreign(foreign)) { _ = try table.place(of: foreign) }
     for madeUp in [
-      Handle(rawValue: 0), Handle(slot: 0, generation: 99, index: 0), Handle(slot: 0, generation: 0, index: 1),
+      Handle(rawValue: 0), Handle(slot: 0, generation: 99, index: 0),
+      Handle(slot: 0, generation: 0, index: 1),
       Handle(slot: 0, generation: 1, index: 3), Handle(slot: 0, generation: 1, index: 4),
       Handle(slot: 0, generation: 1, index: .max),
     ] {
@@ -109,7 +116,9 @@ import Testing
         let (handle, place) = try table.allocate()
         #expect(!live.values.contains(place))
         live[handle] = place
-      } else if let handle = live.keys.sorted(by: { $0.rawValue < $1.rawValue }).randomElement(using: &generator) {
+      } else if let handle = live.keys.sorted(by: { $0.rawValue < $1.rawValue }).randomElement(
+        using: &generator)
+      {
         try table.free(handle)
         live[handle] = nil
         dead.append(handle)
@@ -117,6 +126,8 @@ import Testing
       #expect(table.count == live.count)
     }
     for (handle, place) in live { #expect(try table.place(of: handle) == place) }
-    for handle in dead.suffix(300) { #expect(throws: HandleError.stale(handle)) { _ = try table.place(of: handle) } }
+    for handle in dead.suffix(300) {
+      #expect(throws: HandleError.stale(handle)) { _ = try table.place(of: handle) }
+    }
   }
 }

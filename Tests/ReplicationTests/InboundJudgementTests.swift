@@ -128,7 +128,8 @@ import Testing
     #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .replicating)
   }
 
-  @Test("What the kernel acknowledges without the log's knowledge ends replication, and nothing leaves before")
+  @Test(
+    "What the kernel acknowledges without the log's knowledge ends replication, and nothing leaves before")
   func diverged() throws {
     var socket = try #require(pair.engines[0].sockets[conversation.flow])
     var output = try #require(socket.retransmission(now: pair.now).first)
@@ -141,6 +142,30 @@ import Testing
     }
     #expect(verdict == .hold)
     #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .ending(.diverged))
+  }
+
+  @Test("A copy whose timestamp has become old waits as well: the kernel has not heard of the newer one")
+  func copiesWithOldTimestamps() throws {
+    let pair = SimulatedPair(mode: .strict)
+    pair.start()
+    let conversation = pair.converse()
+    try pair.replicate(conversation)
+    pair.settle()
+    pair.link.mute = [0]
+    var segment = CraftedSegment(from: conversation, now: 1_000)
+    segment.payload = (0..<40).map(conversation.peerByte)
+    _ = conversation.nextPeerBytes(40)
+    for timestamp in [1_000, 1_010, 1_000] as [UInt32] {
+      segment.timestamp = timestamp
+      pair.engines[0].arrive(segment.fromPeer(conversation))
+    }
+    #expect(pair.engines[0].node.statistics.oldDuplicates == 1)
+    #expect(pair.engines[0].heldFrames == 3)
+    #expect(conversation.localRead == 0)
+    pair.link.mute = []
+    pair.settleLink()
+    #expect(conversation.localRead == 40)
+    #expect(pair.violations.prefix(3) == [])
   }
 
   @Test("A second copy waits as long as the first, also in strict mode")

@@ -43,7 +43,8 @@ import Testing
     _ kind: RecordKind, _ handle: Handle, _ sequence: UInt32, _ payload: [UInt8], fin: Bool = false
   ) -> [UInt8] {
     let header = TCPSegment(
-      sequence: SequenceNumber(sequence), acknowledgment: SequenceNumber(500), flags: fin ? [.ack, .fin] : .ack,
+      sequence: SequenceNumber(sequence), acknowledgment: SequenceNumber(500),
+      flags: fin ? [.ack, .fin] : .ack,
       window: 100, timestamps: TCPTimestamps(value: 9, echo: 8), payload: 0..<payload.count)
     let record = SegmentRecord(
       kind: kind, handle: handle, sequence: header.sequence, segment: header, window: 100,
@@ -177,12 +178,20 @@ import Testing
     ("flags", [5, 2, 1, 4, 0, 0, 0, 16] + [UInt8](repeating: 0, count: 8), "unknown flags 4"),
     ("too short", [5, 2, 1, 0, 0, 0, 0, 3] + [UInt8](repeating: 0, count: 8), "length 3"),
     ("too long", [5, 2, 1, 0, 0, 1, 0, 0] + [UInt8](repeating: 0, count: 8), "length 65536"),
-    ("truncated body", [5, 3, 1, 0, 0, 0, 0, 18] + [UInt8](repeating: 0, count: 10), "before its last field"),
+    (
+      "truncated body", [5, 3, 1, 0, 0, 0, 0, 18] + [UInt8](repeating: 0, count: 10), "before its last field"
+    ),
     ("surplus", [5, 3, 1, 0, 0, 0, 0, 25] + [UInt8](repeating: 0, count: 17), "after its last field"),
-    ("a position of the future", [5, 3, 1, 0, 0, 0, 0, 24] + [UInt8](repeating: 1, count: 16), "acknowledged position"),
+    (
+      "a position of the future", [5, 3, 1, 0, 0, 0, 0, 24] + [UInt8](repeating: 1, count: 16),
+      "acknowledged position"
+    ),
     ("a foreign handle", [4, 3, 1, 0, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0], "never allocated"),
     ("a made-up handle", [4, 3, 1, 0, 0, 0, 0, 16, 1, 0, 0, 99, 0, 0, 0, 0], "never allocated"),
-    ("a short segment", [1, 1, 1, 0, 0, 0, 0, 20, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], "before its last field"),
+    (
+      "a short segment", [1, 1, 1, 0, 0, 0, 0, 20, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+      "before its last field"
+    ),
   ]
 
   @Test("What is wrong closes the link once, with a reason, and the next link works", arguments: 0..<12)
@@ -212,7 +221,8 @@ import Testing
     var early = node()
     early.linkOpened(now: now)
     early.actions = []
-    #expect(run([keepalive[...]], &early).events == ["close: record kkcmKeepalive is not allowed in this state"])
+    #expect(
+      run([keepalive[...]], &early).events == ["close: record kkcmKeepalive is not allowed in this state"])
     var (node, _) = try attached()
     #expect(run([hello[...]], &node).events == ["close: record kkcmHello is not allowed in this state"])
   }
@@ -228,7 +238,10 @@ import Testing
     other.highestVersion = 3
     var second = node()
     second.linkOpened(now: now)
-    #expect(run([other.record()[...]], &second).events == ["close: the other RE speaks versions 2 to 3, this one 1 to 1"])
+    #expect(
+      run([other.record()[...]], &second).events == [
+        "close: the other RE speaks versions 2 to 3, this one 1 to 1"
+      ])
   }
 
   @Test func aRecordAboutASocketThatIsGoneIsNoError() throws {
@@ -268,7 +281,8 @@ import Testing
     for _ in 0..<150 {
       var damaged = stream
       for _ in 0..<Int.random(in: 1...4, using: &generator) {
-        damaged[Int.random(in: 0..<damaged.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+        damaged[Int.random(in: 0..<damaged.count, using: &generator)] = UInt8.random(
+          in: 0...255, using: &generator)
       }
       var node = fresh
       let outcome = run([damaged[...]], &node)

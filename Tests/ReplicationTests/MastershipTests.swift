@@ -14,7 +14,9 @@ import Testing
   private func phases(_ pair: SimulatedPair) -> [MastershipPhase] { pair.engines.map(\.node.arbiter.phase) }
 
   private func expectOnePrimary(_ pair: SimulatedPair, _ comment: Comment? = nil) {
-    let primaries = pair.engines.filter { $0.isAlive && $0.node.arbiter.phase == .primary && $0.leaseIsInForce }
+    let primaries = pair.engines.filter {
+      $0.isAlive && $0.node.arbiter.phase == .primary && $0.leaseIsInForce
+    }
     #expect(primaries.count == 1, comment)
     #expect(primaries.first?.hasAddresses == true, comment)
     #expect(pair.violations.prefix(3) == [], comment)
@@ -42,7 +44,9 @@ import Testing
     expectOnePrimary(pair)
   }
 
-  @Test("An RE that is alone becomes primary after the grace time, and stays it when the other joins", arguments: [0, 1])
+  @Test(
+    "An RE that is alone becomes primary after the grace time, and stays it when the other joins",
+    arguments: [0, 1])
   func alone(slot: Int) {
     let pair = SimulatedPair()
     pair.engines[1 - slot].sleep()
@@ -253,7 +257,8 @@ import Testing
     expectOnePrimary(pair)
   }
 
-  @Test("A planned switchover in the middle of traffic loses nothing", arguments: 1...6 as ClosedRange<UInt64>)
+  @Test(
+    "A planned switchover in the middle of traffic loses nothing", arguments: 1...6 as ClosedRange<UInt64>)
   func plannedSwitchover(seed: UInt64) throws {
     let pair = SimulatedPair(mode: seed % 2 == 0 ? .strict : .overlap, seed: seed)
     pair.start()

@@ -7,7 +7,8 @@ import Testing
   private let start = SequenceNumber(0xffff_fff0)
 
   /// What the snooper gets for one piece.
-  private func give(_ bytes: [UInt8], at sequence: SequenceNumber, to reassembly: inout Reassembly) -> [UInt8] {
+  private func give(_ bytes: [UInt8], at sequence: SequenceNumber, to reassembly: inout Reassembly) -> [UInt8]
+  {
     bytes.withUnsafeBytes { pointer in
       let ready = reassembly.receive(pointer, at: sequence)
       guard !ready.isEmpty else { return [] }
@@ -45,11 +46,15 @@ import Testing
     #expect(Reassembly(next: start, finReceived: true).acknowledgeable == start + 1)
   }
 
-  @Test("Any order of any pieces gives the stream, and keeps no byte twice", arguments: 1...8 as ClosedRange<UInt64>)
+  @Test(
+    "Any order of any pieces gives the stream, and keeps no byte twice",
+    arguments: 1...8 as ClosedRange<UInt64>)
   func model(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     for _ in 0..<60 {
-      let stream = (0..<Int.random(in: 1...400, using: &generator)).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+      let stream = (0..<Int.random(in: 1...400, using: &generator)).map {
+        UInt8(truncatingIfNeeded: $0 &* 31)
+      }
       var reassembly = Reassembly(next: start, finReceived: false)
       var present = [Bool](repeating: false, count: stream.count)
       var shown: [UInt8] = []
@@ -67,7 +72,8 @@ import Testing
 }
 
 @Suite struct UnacknowledgedBytesTests {
-  @Test("What is kept is exactly what was appended and not acknowledged", arguments: 1...4 as ClosedRange<UInt64>)
+  @Test(
+    "What is kept is exactly what was appended and not acknowledged", arguments: 1...4 as ClosedRange<UInt64>)
   func model(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     let start = SequenceNumber(0xffff_f000)
@@ -76,7 +82,9 @@ import Testing
     var first = start
     for step in 0..<400 {
       if Bool.random(using: &generator) {
-        let new = (0..<Int.random(in: 0...3_000, using: &generator)).map { UInt8(truncatingIfNeeded: $0 ^ step) }
+        let new = (0..<Int.random(in: 0...3_000, using: &generator)).map {
+          UInt8(truncatingIfNeeded: $0 ^ step)
+        }
         new.withUnsafeBytes { bytes.append($0) }
         model += new
       } else {

@@ -92,11 +92,15 @@ import Testing
     #expect(conversation.peerRead == localTotal)
     #expect(conversation.localRead == peerTotal)
     #expect(conversation.snoopEnded == [.rcv, .snd])
-    #expect(conversation.snooped == (peerTotal - conversation.snoopStart.rcv, localTotal - conversation.snoopStart.snd))
+    #expect(
+      conversation.snooped == (
+        peerTotal - conversation.snoopStart.rcv, localTotal - conversation.snoopStart.snd
+      ))
     return first...pair.link.delivered[0]
   }
 
-  @Test("Whichever record is the last to arrive, the secondary merges all that has left", arguments: Variant.all)
+  @Test(
+    "Whichever record is the last to arrive, the secondary merges all that has left", arguments: Variant.all)
   func primaryLost(variant: Variant) throws {
     let records = try Self.countRecords(variant)
     #expect(records.count > 40)
@@ -131,7 +135,8 @@ import Testing
     #expect(merges > records.count / 2)
   }
 
-  @Test("A link that breaks ends no connection, and what broke is never merged", arguments: Variant.all[1...2])
+  @Test(
+    "A link that breaks ends no connection, and what broke is never merged", arguments: Variant.all[1...2])
   func linkCut(variant: Variant) throws {
     for last in try Self.countRecords(variant) {
       let pair = SimulatedPair(mode: variant.mode, seed: variant.seed)

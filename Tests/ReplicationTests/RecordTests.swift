@@ -108,7 +108,8 @@ import Testing
     for _ in 0..<2_000 {
       let before = block.receiveEdge
       block.noteSent(
-        end: block.sendNext, acknowledgment: block.receiveAcknowledged + Int.random(in: -50...50, using: &generator),
+        end: block.sendNext,
+        acknowledgment: block.receiveAcknowledged + Int.random(in: -50...50, using: &generator),
         window: UInt32.random(in: 0...8_000, using: &generator), timestamps: nil)
       #expect(block.receiveEdge >= before)
       #expect(block.advertisedEdge <= block.receiveEdge)

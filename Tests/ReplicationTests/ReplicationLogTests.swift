@@ -46,7 +46,9 @@ import Testing
     _ = log.append(byteCount: 1, layer: .iha, socket: 4, now: start + .milliseconds(30))
     func late(_ milliseconds: Int64) -> [Int32] {
       var result: [Int32] = []
-      log.overdue(at: start + .milliseconds(milliseconds), timeouts: timeouts) { socket, _ in result.append(socket) }
+      log.overdue(at: start + .milliseconds(milliseconds), timeouts: timeouts) { socket, _ in
+        result.append(socket)
+      }
       return result
     }
     #expect(late(119) == [])
@@ -61,7 +63,8 @@ import Testing
 
 @Suite struct HoldQueueTests {
   private func entry(_ required: LogPosition, _ frame: Int32, _ bytes: Int32 = 10) -> HoldQueue.Entry {
-    HoldQueue.Entry(required: required, frame: FrameReference(frame), byteCount: bytes, socket: 0, generation: 1)
+    HoldQueue.Entry(
+      required: required, frame: FrameReference(frame), byteCount: bytes, socket: 0, generation: 1)
   }
 
   @Test func framesGoInTheOrderInWhichTheyCame() {

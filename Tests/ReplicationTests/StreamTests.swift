@@ -21,13 +21,17 @@ private func segment(_ start: SequenceNumber, _ count: Int, fin: Bool = false) -
     guard case .known = stream.judge(segment(start, 100)) else { Issue.record("not known"); return }
     guard case .known = stream.judge(segment(start + 40, 60)) else { Issue.record("not known"); return }
     // Cut elsewhere, and with a new tail: only the tail is new.
-    guard case .new(start + 100) = stream.judge(segment(start + 40, 61)) else { Issue.record("no tail"); return }
+    guard case .new(start + 100) = stream.judge(segment(start + 40, 61)) else {
+      Issue.record("no tail"); return
+    }
   }
 
   @Test func theLogHasNoGaps() {
     let stream = OutboundStream(next: start, position: 0, finSent: false)
     guard case .gap = stream.judge(segment(start + 1, 10)) else { Issue.record("gap not seen"); return }
-    guard case .gap = stream.judge(segment(start + 1, 0, fin: true)) else { Issue.record("gap not seen"); return }
+    guard case .gap = stream.judge(segment(start + 1, 0, fin: true)) else {
+      Issue.record("gap not seen"); return
+    }
   }
 
   @Test func acknowledgementsAndProbesAreKnown() {
@@ -42,9 +46,13 @@ private func segment(_ start: SequenceNumber, _ count: Int, fin: Bool = false) -
     guard case .new = stream.judge(segment(start, 10, fin: true)) else { Issue.record("FIN not new"); return }
     stream.append(segment(start, 10, fin: true), at: 1)
     #expect(stream.fin == start + 10 && stream.next == start + 10)
-    guard case .known = stream.judge(segment(start, 10, fin: true)) else { Issue.record("FIN new twice"); return }
+    guard case .known = stream.judge(segment(start, 10, fin: true)) else {
+      Issue.record("FIN new twice"); return
+    }
     let resumed = OutboundStream(next: start, position: 0, finSent: true)
-    guard case .known = resumed.judge(segment(start, 0, fin: true)) else { Issue.record("FIN new twice"); return }
+    guard case .known = resumed.judge(segment(start, 0, fin: true)) else {
+      Issue.record("FIN new twice"); return
+    }
   }
 }
 
@@ -66,11 +74,17 @@ private func segment(_ start: SequenceNumber, _ count: Int, fin: Bool = false) -
   @Test func partsThatAreInTheLogAreSkipped() {
     var stream = InboundStream(next: start, position: 0, finReceived: false)
     stream.append(segment(start, 100), from: start, at: 1)
-    guard case .new(start + 100) = stream.judge(segment(start + 50, 100)) else { Issue.record("no tail"); return }
+    guard case .new(start + 100) = stream.judge(segment(start + 50, 100)) else {
+      Issue.record("no tail"); return
+    }
     guard case .known = stream.judge(segment(start + 50, 50)) else { Issue.record("not known"); return }
     stream.append(segment(start + 200, 100), from: start + 200, at: 2)
-    guard case .known = stream.judge(segment(start + 220, 80)) else { Issue.record("island not known"); return }
-    guard case .new = stream.judge(segment(start + 220, 81)) else { Issue.record("beyond the island"); return }
+    guard case .known = stream.judge(segment(start + 220, 80)) else {
+      Issue.record("island not known"); return
+    }
+    guard case .new = stream.judge(segment(start + 220, 81)) else {
+      Issue.record("beyond the island"); return
+    }
   }
 
   @Test func islandsAreCountedAndBounded() {
@@ -92,15 +106,24 @@ private func segment(_ start: SequenceNumber, _ count: Int, fin: Bool = false) -
   @Test func aFINIsTheEnd() {
     var stream = InboundStream(next: start, position: 0, finReceived: false)
     stream.append(segment(start, 100), from: start, at: 1)
-    guard case .known = stream.judge(segment(start, 50, fin: true)) else { Issue.record("old FIN believed"); return }
-    guard case .new = stream.judge(segment(start, 100, fin: true)) else { Issue.record("FIN not new"); return }
+    guard case .known = stream.judge(segment(start, 50, fin: true)) else {
+      Issue.record("old FIN believed"); return
+    }
+    guard case .new = stream.judge(segment(start, 100, fin: true)) else {
+      Issue.record("FIN not new"); return
+    }
     stream.append(segment(start, 100, fin: true), from: start + 100, at: 2)
     #expect(stream.acknowledgeable == start + 101)
-    guard case .known = stream.judge(segment(start, 100, fin: true)) else { Issue.record("FIN new twice"); return }
-    guard case .known = stream.judge(segment(start + 101, 5)) else { Issue.record("bytes behind FIN"); return }
+    guard case .known = stream.judge(segment(start, 100, fin: true)) else {
+      Issue.record("FIN new twice"); return
+    }
+    guard case .known = stream.judge(segment(start + 101, 5)) else {
+      Issue.record("bytes behind FIN"); return
+    }
   }
 
-  @Test("Any order of any pieces comes to what a set of bytes comes to", arguments: 1...6 as ClosedRange<UInt64>)
+  @Test(
+    "Any order of any pieces comes to what a set of bytes comes to", arguments: 1...6 as ClosedRange<UInt64>)
   func model(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     for _ in 0..<60 {

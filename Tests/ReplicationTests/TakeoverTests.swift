@@ -24,7 +24,8 @@ import Testing
     pair.link.mute = [0]
     pair.peerWrites(conversation, 0)
     var segment = CraftedSegment(
-      from: conversation, now: try #require(pair.engines[0].node.socket(conversation.primaryHandle!).block).timestampRecent)
+      from: conversation,
+      now: try #require(pair.engines[0].node.socket(conversation.primaryHandle!).block).timestampRecent)
     segment.window = 200
     pair.link.mute = []
     pair.engines[0].arrive(segment.fromPeer(conversation))
@@ -73,7 +74,8 @@ import Testing
     #expect(merged + voided == 31 && voided > 0)
   }
 
-  @Test("A secondary that falls silent ends no connection", arguments: [ReplicationNode.Mode.overlap, .strict])
+  @Test(
+    "A secondary that falls silent ends no connection", arguments: [ReplicationNode.Mode.overlap, .strict])
   func secondarySilent(mode: ReplicationNode.Mode) throws {
     let (pair, conversation) = try replicated(mode: mode)
     pair.link.mute = [1]

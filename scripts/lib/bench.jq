@@ -1,7 +1,7 @@
 # From the samples of scripts/bench to its report: what was measured, ratios, targets, tables.
 #
-# A sample is {"setup", "figure", "round", "value"}. With -s, summary($conditions; $detection) makes the report
-# of all samples; the other definitions turn a report into lines for people.
+# A sample is {"setup", "figure", "round", "value"}. summary($conditions; $detection) makes the report of an
+# array of samples; the other definitions turn a report into lines for people.
 
 def median:
   sort | if length == 0 then null elif length % 2 == 1 then .[length / 2 | floor]
@@ -46,7 +46,7 @@ def summary($conditions; $detection):
         | ($samples | of("kernel"; $figure) | map(.value) | median) as $base
         | ($samples | of($setup; $figure)) as $own
         | .value = ($own | spread)
-          + { ratio: (if $base then (($own | map(.value) | median) / $base | round_to(2)) else null end) })))),
+          + { ratio: (if $base then ($own | map(.value) | median) / $base | round_to(2) else null end) })))),
       # Connections that went on without replication and were measured anew.
       not_replicated: (["overlap", "strict"] | map({
         key: ., value: (. as $setup | $samples | of($setup; "not_replicated") | length) }) | from_entries),
@@ -80,3 +80,16 @@ def gap_rows:
 
 def target_rows:
   .targets[] | [(if .met then "met" else "MISSED" end), .target, .sense, .limit, .value // "no value"] | @tsv;
+
+# The tables of docs/performance.md.
+def markdown:
+  . as $report
+  | "| | " + (figures | map(.) | join(" | ")) + " |",
+    "|---|" + (figures | map("---:|") | add),
+    (setups | to_entries[] | .key as $setup
+      | "| " + .value + " | " + (figures | keys_unsorted | map($report.steady[$setup][.] as $f
+          | "\($f.median | round) (\($f.min | round)–\($f.max | round)), ×\($f.ratio)") | join(" | ")) + " |"),
+    "",
+    "| longest gap, ms | median | least | most | runs |",
+    "|---|---:|---:|---:|---:|",
+    (gap_rows | "| " + (split("\t") | join(" | ")) + " |");

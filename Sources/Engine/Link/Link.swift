@@ -30,7 +30,9 @@ final class Link {
   static let gatherThreshold = 16 << 10
   static let batchCapacity = 64 << 10
 
-  init(engine: Engine, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8, logger: Logger) {
+  init(
+    engine: Engine, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8, logger: Logger
+  ) {
     self.engine = engine
     self.eventLoop = eventLoop
     self.configuration = configuration
@@ -52,7 +54,9 @@ final class Link {
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
       .childChannelOption(
-        .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+        .recvAllocator,
+        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
+      )
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
@@ -63,7 +67,8 @@ final class Link {
       switch result {
       case .success(let listener): box.value.listener = listener
       case .failure(let error):
-        box.value.engine.fail(because: "cannot listen for the other RE on \(box.value.configuration.listen): \(error)")
+        box.value.engine.fail(
+          because: "cannot listen for the other RE on \(box.value.configuration.listen): \(error)")
       }
     }
   }
@@ -75,7 +80,9 @@ final class Link {
       .connectTimeout(.milliseconds(500))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
       .channelOption(
-        .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+        .recvAllocator,
+        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
+      )
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
@@ -98,7 +105,8 @@ final class Link {
     let remote = channel.remoteAddress?.ipAddress
     guard remote.flatMap({ IPAddress($0) }) == configuration.connect.address else {
       logger.warning(
-        "KKCM connection from \(remote ?? "an unknown address") refused: the other RE is \(configuration.connect.address)")
+        "KKCM connection from \(remote ?? "an unknown address") refused: the other RE is \(configuration.connect.address)"
+      )
       handler.closeLocally(channel)
       return
     }

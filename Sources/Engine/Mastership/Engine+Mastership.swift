@@ -57,7 +57,8 @@ extension Engine {
   func takeAddresses() {
     for replicated in configuration.addresses {
       do throws(SystemError) {
-        try AddressConfiguration.add(replicated.address, prefixLength: UInt8(replicated.prefixLength), to: uplink)
+        try AddressConfiguration.add(
+          replicated.address, prefixLength: UInt8(replicated.prefixLength), to: uplink)
       } catch {
         logger.error("address \(replicated) cannot be added: \(error)")
       }
@@ -106,7 +107,9 @@ extension Engine {
 
   func probeAddresses() {
     counters.probesSent += 1
-    for address in addresses { sendPlain(AddressResolution.probe(for: address, from: uplink.hardwareAddress)) }
+    for address in addresses {
+      sendPlain(AddressResolution.probe(for: address, from: uplink.hardwareAddress))
+    }
   }
 
   func addressResolutionArrived(_ buffer: ByteBuffer) {

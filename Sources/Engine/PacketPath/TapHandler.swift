@@ -8,7 +8,9 @@ final class TapHandler: ChannelInboundHandler {
 
   init(_ engine: Engine) { self.engine = engine }
 
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) { engine.frameArrived(unwrapInboundIn(data)) }
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    engine.frameArrived(unwrapInboundIn(data))
+  }
 
   func channelReadComplete(context: ChannelHandlerContext) { engine.frameBatchEnded() }
 

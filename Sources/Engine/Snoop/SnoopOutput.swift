@@ -37,7 +37,8 @@ struct SnoopOutput: ~Copyable {
     var ends: (Int32, Int32) = (-1, -1)
     let result = withUnsafeMutableBytes(of: &ends) {
       socketpair(
-        AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0,
+        AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue),
+        0,
         $0.baseAddress!.assumingMemoryBound(to: Int32.self))
     }
     guard result == 0 else { throw SystemError("socketpair") }

@@ -70,16 +70,15 @@ extension Engine {
     pendingReplications[primary] = PendingReplication(socket, reply: reply)
   }
 
-  /// Puts what has been collected into the packet filter, in one transaction, and goes on with the
-  /// sockets that waited for it.
+  /// Puts the flows that have been collected into the packet filter, in one transaction, and goes on with
+  /// the sockets that waited for it.
   func flushSteering() {
-    guard !steeringAdditions.isEmpty || !steeringRemovals.isEmpty else { return }
+    guard !steeringAdditions.isEmpty else { return }
     let additions = steeringAdditions
-    let removals = steeringRemovals
     steeringAdditions.removeAll(keepingCapacity: true)
-    steeringRemovals.removeAll(keepingCapacity: true)
+    for (_, flow) in additions { steeringRemovals.cancel(flow) }
     do throws(PacketFilterError) {
-      try filter.steer(adding: additions.map(\.flow), removing: removals)
+      try filter.steer(adding: additions.map(\.flow))
     } catch {
       logger.error("steering of \(additions.count) flows failed: \(error)")
       for (handle, _) in additions {
@@ -99,9 +98,18 @@ extension Engine {
   }
 
   func unsteer(_ flow: Flow) {
-    // A flow that is steered again within the same transaction stays.
     steeringAdditions.removeAll { $0.flow == flow }
-    steeringRemovals.append(flow)
+    steeringRemovals.add(flow, now: Self.now())
+  }
+
+  func unsteerWhatIsDue(now: Instant) {
+    let flows = steeringRemovals.takeDue(now: now)
+    guard !flows.isEmpty else { return }
+    do throws(PacketFilterError) {
+      try filter.steer(removing: flows)
+    } catch {
+      logger.error("\(flows.count) flows are still steered: \(error)")
+    }
   }
 
   private func takeSnapshot(_ handle: Handle, _ pending: PendingReplication) {
@@ -308,7 +316,9 @@ extension Engine {
       payload: UnsafeRawBufferPointer(start: nil, count: 0))
     let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
     let error = bytes.withUnsafeBytes { tap.write($0) }
-    if error != 0 { logger.error("FIN of \(plan.flow) cannot be delivered: \(SystemError("write", code: error))") }
+    if error != 0 {
+      logger.error("FIN of \(plan.flow) cannot be delivered: \(SystemError("write", code: error))")
+    }
   }
 
   /// Puts unacknowledged bytes on the wire at once: the kernel alone would wait for its initial
@@ -351,7 +361,8 @@ extension Engine {
     let ipHeader = plan.flow.local.address.family == .v4 ? 20 : 40
     let options = plan.block.negotiated.timestamps ? 12 : 0
     let limit = min(
-      Int(plan.block.negotiated.maximumSegmentSize), uplink.mtu - ipHeader - TCPSegment.minimumHeaderByteCount)
+      Int(plan.block.negotiated.maximumSegmentSize), uplink.mtu - ipHeader - TCPSegment.minimumHeaderByteCount
+    )
     return max(limit - options, 88)
   }
 }

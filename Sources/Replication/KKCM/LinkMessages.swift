@@ -97,7 +97,8 @@ public struct Keepalive: Hashable, Sendable {
 
   init(
     slot: UInt8, phase: MastershipPhase, term: UInt64, priority: UInt16, sentAt: Int64, echo: Int64,
-    echoAnywhere: Int64, leaseIsTimed: Bool, uplinkIsRunning: Bool, linkIsUp: Bool, session: UInt64, voidedSession: UInt64
+    echoAnywhere: Int64, leaseIsTimed: Bool, uplinkIsRunning: Bool, linkIsUp: Bool, session: UInt64,
+    voidedSession: UInt64
   ) {
     self.slot = slot
     self.phase = phase

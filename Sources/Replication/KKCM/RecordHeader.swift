@@ -51,7 +51,8 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
     case .sdrlSegment, .sdrlInitial, .psrmUpdate, .psrmSnapshot, .prlSegment, .prlInitial, .ihaBegin,
       .ihaCommit, .ihaEnd:
       true
-    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .kkcmHello, .kkcmKeepalive, .kkcmAcknowledge,
+    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .kkcmHello, .kkcmKeepalive,
+      .kkcmAcknowledge,
       .kkcmClose, .mastershipRequest, .mastershipHandover, .mastershipGrant:
       false
     }

@@ -174,6 +174,10 @@ public struct PairArbiter {
   private var probing: Probing?
   private var takeoverDecided: Instant?
   private var takeoverIsPlanned = false
+  /// What the lease will be when the kernel has confirmed the last renewal.
+  private var requestedLease = LeaseState.none
+  /// Keepalives no longer promise that the lease ends.
+  private var endlessIsAnnounced = false
   /// When the lease was last asked for that another RE has granted.
   private var grantDecided: Instant?
 
@@ -314,8 +318,10 @@ public struct PairArbiter {
   }
 
   public mutating func leaseRenewed(_ succeeded: Bool, now: Instant) -> [Output] {
-    guard phase == .primary, !succeeded else { return [] }
-    return loseLease(now: now)
+    guard phase == .primary else { return [] }
+    guard succeeded else { return loseLease(now: now) }
+    lease = requestedLease
+    return []
   }
 
   public mutating func granted(term: UInt64, echo: Int64, now: Instant) -> [Output] {
@@ -366,7 +372,8 @@ public struct PairArbiter {
     Keepalive(
       slot: slot, phase: phase, term: term, priority: priority, sentAt: now.nanoseconds, echo: peerSentAt,
       echoAnywhere: peerSentAtAnywhere,
-      leaseIsTimed: lease == .timed, uplinkIsRunning: uplinkIsRunning, linkIsUp: linkIsUp, session: session,
+      leaseIsTimed: lease == .timed && !endlessIsAnnounced, uplinkIsRunning: uplinkIsRunning,
+      linkIsUp: linkIsUp, session: session,
       voidedSession: voidedSession)
   }
 
@@ -384,9 +391,10 @@ public struct PairArbiter {
     let keepalivesAreDue = lastKeepalives.map { now - $0 >= timing.interval } ?? true
     if keepalivesAreDue {
       lastKeepalives = now
-      // What a keepalive says of the lease must be true when it leaves.
-      if phase == .primary { outputs += primaryTick(now: now) }
+      // First the keepalive, then the lease: whoever hears the last keepalive of this RE knows that its lease
+      // ends no later than one lease time after it.
       outputs.append(.sendKeepalives)
+      if phase == .primary { outputs += primaryTick(now: now) }
     }
     if linkIsUp, silence(onLinkOnly: true, now: now) >= timing.detection {
       outputs.append(.closeLink("nothing heard for \(timing.detection.milliseconds) ms"))
@@ -420,18 +428,23 @@ public struct PairArbiter {
     if linkIsUp, !uplinkIsRunning, peer?.phase == .secondary, peer?.uplinkIsRunning == true {
       return [.log("uplink lost")] + handOver(now: now)
     }
-    let mustEnd = linkIsUp || severedUntil != nil
-    switch (mustEnd, lease) {
-    case (true, .timed): return [.renewLease(timing.lease)]
-    case (true, _):
-      lease = .timed
-      return [.grantLease(timing.lease)]
-    case (false, .endless): return []
-    case (false, _):
-      // Only if nobody took over meanwhile, which this RE may have slept through.
-      lease = .endless
-      return [.renewLease(nil)]
+    // Always only if the lease is still in force: this RE may have slept, and somebody else taken over.
+    if linkIsUp || severedUntil != nil {
+      endlessIsAnnounced = false
+      return requestLease(.timed, [.renewLease(timing.lease)])
     }
+    if lease == .endless { return [] }
+    // From the next keepalive on nobody may count on the end of the lease; only then it may become endless.
+    guard endlessIsAnnounced else {
+      endlessIsAnnounced = true
+      return requestLease(.timed, [.renewLease(timing.lease)])
+    }
+    return requestLease(.endless, [.renewLease(nil)])
+  }
+
+  private mutating func requestLease(_ state: LeaseState, _ outputs: [Output]) -> [Output] {
+    requestedLease = state
+    return outputs
   }
 
   private mutating func waitingTick(now: Instant) -> [Output] {
@@ -500,6 +513,7 @@ public struct PairArbiter {
     probing = nil
     takeoverDecided = nil
     grantDecided = nil
+    endlessIsAnnounced = false
   }
 
   private mutating func takeOver(planned: Bool, now: Instant, because reason: String) -> [Output] {

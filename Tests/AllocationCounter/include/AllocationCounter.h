@@ -3,7 +3,7 @@
 // The test program defines `malloc` and its kin itself and hands each call on to glibc, which exports its
 // own under the names used here. Every Swift object is made by `malloc` (swift_slowAlloc in
 // stdlib/public/runtime/Heap.cpp of the Swift sources). The runtime's own hook, `_swift_allocObject`, is no
-// use: to set it makes Swift 6.3 take a path for retain and release that mistakes small strings for objects.
+// use: to set it makes Swift 6.3 go through other retain and release functions too, and these crashed.
 #ifndef JSR_ALLOCATION_COUNTER_H
 #define JSR_ALLOCATION_COUNTER_H
 

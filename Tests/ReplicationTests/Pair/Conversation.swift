@@ -46,7 +46,9 @@ final class Conversation {
   }
 
   /// The byte that the peer sends at `position`.
-  func peerByte(_ position: Int) -> UInt8 { UInt8(truncatingIfNeeded: position &* 7 &+ position >> 8 &+ number) }
+  func peerByte(_ position: Int) -> UInt8 {
+    UInt8(truncatingIfNeeded: position &* 7 &+ position >> 8 &+ number)
+  }
 
   /// The byte that the RE's application sends at `position`, whichever RE it is.
   func localByte(_ position: Int) -> UInt8 {

@@ -89,7 +89,6 @@ final class SimulatedEngine {
     lastReference += 1
     let reference = FrameReference(lastReference)
     let verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: pair.now)
-    pair.trace.append("\(pair.now.nanoseconds / 100000) re\(slot) out \(packet.source.port) \(packet.segment.sequence)+\(packet.segment.payload.count) ack \(packet.segment.acknowledgment) \(verdict)")
     if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: true) }
     perform(frame: frame)
     if verdict == .pass { leave(frame) }
@@ -193,7 +192,6 @@ final class SimulatedEngine {
   }
 
   private func perform(_ action: Action, _ frame: [UInt8], _ input: [UInt8]) {
-    switch action { case .log, .probe, .sendOnUplink: break; default: pair.trace.append("\(pair.now.nanoseconds / 100000) re\(slot) \(action)".prefix(180).description) }
     switch action {
     case .release(let reference):
       guard let held = held.removeValue(forKey: reference) else { return pair.broken("released twice") }

@@ -30,8 +30,7 @@ final class SimulatedPair {
     }
   }
 
-  func broken(_ promise: String) { violations.append(promise); trace.append("BROKEN \(promise)") }
-  var trace: [String] = []
+  func broken(_ promise: String) { violations.append(promise) }
 
   // MARK: Setting up
 
@@ -164,8 +163,12 @@ final class SimulatedPair {
     }
     let edge = segment.acknowledgment + Int(segment.window) << Int(ModelTCP.scale)
     if let (rcv, snd, knownEdge) = secondaryState(conversation, primary: slot) {
-      if segment.acknowledgment > rcv { broken("promise 1: acknowledged \(segment.acknowledgment) of \(rcv)") }
-      if !segment.payload.isEmpty, segment.payloadEnd > snd { broken("promise 2: sent up to \(segment.payloadEnd) of \(snd)") }
+      if segment.acknowledgment > rcv {
+        broken("promise 1: acknowledged \(segment.acknowledgment) of \(rcv)")
+      }
+      if !segment.payload.isEmpty, segment.payloadEnd > snd {
+        broken("promise 2: sent up to \(segment.payloadEnd) of \(snd)")
+      }
       if edge > knownEdge { broken("promise 4: window to \(edge), known \(knownEdge)") }
     }
     // What passes at once may overtake what is held; a later acknowledgement tells the later one.
@@ -465,7 +468,9 @@ final class SimulatedPair {
 
   private func checkStreams(peerTotal: Int, localTotal: Int) {
     for conversation in conversations {
-      if conversation.localRead != peerTotal { broken("the application read \(conversation.localRead) bytes") }
+      if conversation.localRead != peerTotal {
+        broken("the application read \(conversation.localRead) bytes")
+      }
       if conversation.peerRead != localTotal { broken("the peer read \(conversation.peerRead) bytes") }
     }
   }

@@ -133,7 +133,8 @@ extension ReplicationNode {
       let record = SegmentRecord(
         kind: .sdrlSegment, handle: entries[place]!.peer!, sequence: segment.sequence + skipped,
         segment: segment, window: window, payload: segment.payload.dropFirst(skipped))
-      required = log.append(byteCount: record.byteCount, layer: .sdrl, socket: Int32(place), now: now)
+      required = log.append(
+        byteCount: record.byteCount, layer: .sdrl, socket: entries[place]!.handle, now: now)
       actions.append(.appendSegment(record))
       statistics.sdrlRecordsSent += 1
       statistics.sdrlBytesSent += UInt64(record.payload.count)
@@ -239,7 +240,8 @@ extension ReplicationNode {
       let record = SegmentRecord(
         kind: .prlSegment, handle: entries[place]!.peer!, sequence: segment.sequence + skipped,
         segment: segment, window: window, payload: segment.payload.dropFirst(skipped))
-      required = log.append(byteCount: record.byteCount, layer: .prl, socket: Int32(place), now: now)
+      required = log.append(
+        byteCount: record.byteCount, layer: .prl, socket: entries[place]!.handle, now: now)
       actions.append(.appendSegment(record))
       statistics.prlRecordsSent += 1
       statistics.prlBytesSent += UInt64(record.payload.count)

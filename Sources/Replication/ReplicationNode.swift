@@ -104,11 +104,13 @@ public struct ReplicationNode {
   public mutating func tick(now: Instant) {
     obey(arbiter.tick(now: now), now: now)
     if case .up = linkState {
-      var late: [(place: Int, reason: UnreplicateReason)] = []
-      log.overdue(at: now, timeouts: timeouts) { socket, layer in
-        late.append((Int(socket), .timeout(of: layer)))
+      var late: [(handle: Handle, reason: UnreplicateReason)] = []
+      log.overdue(at: now, timeouts: timeouts) { late.append(($0, .timeout(of: $1))) }
+      for (handle, reason) in late {
+        // A socket that is gone has nobody who waits.
+        guard let place = try? find(handle) else { continue }
+        endReplication(place, because: reason, now: now)
       }
-      for (place, reason) in late { endReplication(place, because: reason, now: now) }
       endStalled(now: now)
     }
     if !forwards.isEmpty {
@@ -196,7 +198,7 @@ public struct ReplicationNode {
   @discardableResult
   mutating func append(_ record: [UInt8], layer: Layer, place: Int, now: Instant) -> LogPosition {
     actions.append(.send(record))
-    return log.append(byteCount: record.count, layer: layer, socket: Int32(place), now: now)
+    return log.append(byteCount: record.count, layer: layer, socket: entries[place]!.handle, now: now)
   }
 
   /// Sends the control blocks that changed in ways no segment record told. To be called when a batch of

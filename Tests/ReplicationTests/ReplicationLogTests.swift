@@ -8,15 +8,19 @@ import Testing
   @Test func positionsCountRecordsFromOne() {
     var log = ReplicationLog()
     #expect(log.position == 0 && log.acknowledged == 0)
-    let first = log.append(byteCount: 40, layer: .sdrl, socket: 3, now: start)
-    let second = log.append(byteCount: 60, layer: .prl, socket: 3, now: start)
+    let first = log.append(
+      byteCount: 40, layer: .sdrl, socket: Handle(slot: 0, generation: 1, index: 3), now: start)
+    let second = log.append(
+      byteCount: 60, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 3), now: start)
     #expect(first == 1 && second == 2)
     #expect(log.unacknowledgedBytes == 100 && log.unacknowledgedCount == 2)
   }
 
   @Test func oneAcknowledgementCoversAllBefore() {
     var log = ReplicationLog()
-    for _ in 0..<10 { _ = log.append(byteCount: 10, layer: .prl, socket: 0, now: start) }
+    for _ in 0..<10 {
+      _ = log.append(byteCount: 10, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 0), now: start)
+    }
     let accepted = [log.acknowledge(7), log.acknowledge(7)]
     #expect(accepted == [true, true])
     #expect(log.acknowledged == 7 && log.unacknowledgedCount == 3 && log.unacknowledgedBytes == 30)
@@ -27,7 +31,9 @@ import Testing
 
   @Test func anAcknowledgementOfTheFutureOrThePastIsRefusedAndChangesNothing() {
     var log = ReplicationLog()
-    for _ in 0..<4 { _ = log.append(byteCount: 10, layer: .prl, socket: 0, now: start) }
+    for _ in 0..<4 {
+      _ = log.append(byteCount: 10, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 0), now: start)
+    }
     let accepted = [2, 5, .max, 1].map { log.acknowledge($0) }
     #expect(accepted == [true, false, false, false])
     #expect(log.acknowledged == 2 && log.unacknowledgedCount == 2)
@@ -40,14 +46,20 @@ import Testing
     timeouts.prl = .milliseconds(300)
     timeouts.sdrl = .milliseconds(200)
     timeouts.psrm = .milliseconds(100)
-    _ = log.append(byteCount: 1, layer: .prl, socket: 1, now: start)
-    _ = log.append(byteCount: 1, layer: .sdrl, socket: 2, now: start + .milliseconds(10))
-    _ = log.append(byteCount: 1, layer: .psrm, socket: 3, now: start + .milliseconds(20))
-    _ = log.append(byteCount: 1, layer: .iha, socket: 4, now: start + .milliseconds(30))
-    func late(_ milliseconds: Int64) -> [Int32] {
-      var result: [Int32] = []
+    _ = log.append(byteCount: 1, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 1), now: start)
+    _ = log.append(
+      byteCount: 1, layer: .sdrl, socket: Handle(slot: 0, generation: 1, index: 2),
+      now: start + .milliseconds(10))
+    _ = log.append(
+      byteCount: 1, layer: .psrm, socket: Handle(slot: 0, generation: 1, index: 3),
+      now: start + .milliseconds(20))
+    _ = log.append(
+      byteCount: 1, layer: .iha, socket: Handle(slot: 0, generation: 1, index: 4),
+      now: start + .milliseconds(30))
+    func late(_ milliseconds: Int64) -> [UInt32] {
+      var result: [UInt32] = []
       log.overdue(at: start + .milliseconds(milliseconds), timeouts: timeouts) { socket, _ in
-        result.append(socket)
+        result.append(socket.index)
       }
       return result
     }

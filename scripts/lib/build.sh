@@ -39,3 +39,15 @@ build() {
   fi
   echo "   done in $((SECONDS - started)) s"
 }
+
+# build_programs builds the programs for release, and nothing that only others need. bin is where they are.
+bin=
+build_programs() {
+  local program
+  for program in jsrd jsrctl jsrutil jsrpeer; do
+    build "release-$program" -c release --product "$program"
+  done
+  # Used by the scripts that source this file.
+  # shellcheck disable=SC2034
+  bin=$(swift build -c release --show-bin-path)
+}

@@ -49,20 +49,10 @@ final class Link {
 
   private func listen() throws {
     let box = NIOLoopBound(self, eventLoop: eventLoop)
-    let address = try Self.address(configuration.listen)
     let future = ServerBootstrap(group: eventLoop)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .childChannelOption(
-        .recvAllocator,
-        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
-      )
-      .childChannelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
-        }
-      }
-      .bind(to: address)
+      .childChannelInitializer { Self.initialize($0, box) }
+      .bind(to: try Self.address(configuration.listen))
     future.whenComplete { result in
       switch result {
       case .success(let listener): box.value.listener = listener
@@ -78,18 +68,22 @@ final class Link {
     let box = NIOLoopBound(self, eventLoop: eventLoop)
     ClientBootstrap(group: eventLoop)
       .connectTimeout(.milliseconds(500))
-      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .channelOption(
-        .recvAllocator,
-        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
-      )
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(LinkHandler(box.value))
-        }
-      }
+      .channelInitializer { Self.initialize($0, box) }
       .connect(to: address)
       .whenFailure { _ in box.value.connectLater() }
+  }
+
+  /// Makes a new connection ready, whoever began it.
+  private static func initialize(_ channel: any Channel, _ link: NIOLoopBound<Link>) -> EventLoopFuture<Void>
+  {
+    channel.eventLoop.makeCompletedFuture {
+      guard let options = channel.syncOptions else { preconditionFailure("NIO's own channels have them") }
+      try options.setOption(.tcpOption(.tcp_nodelay), value: 1)
+      try options.setOption(
+        .recvAllocator,
+        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+      try channel.pipeline.syncOperations.addHandler(LinkHandler(link.value))
+    }
   }
 
   private func connectLater() {

@@ -43,8 +43,10 @@ extension Engine {
       if verdict == .hold { store.put(buffer, isOutbound: isOutbound) }
       if !node.actions.isEmpty {
         drain(.packet(buffer))
-        // The round trip to the other RE begins before the packet goes on: most packets come alone.
-        if batchIsFresh { link.flush() }
+        // Most packets come alone: the round trip to the other RE begins before anything else is done, where
+        // the packet itself has to wait for it. In overlap mode an inbound one does not; it is delivered
+        // first, and its record goes out at the end of the batch.
+        if batchIsFresh, isOutbound || configuration.mode == .strict { link.flush() }
       }
       if verdict == .pass { emit(bytes, isOutbound: isOutbound) }
     }

@@ -13,7 +13,7 @@ struct ReplicationLog {
   private struct Entry {
     var appended: Instant
     var byteCount: UInt32
-    var socket: Int32
+    var socket: Handle
     var layer: Layer
   }
 
@@ -29,7 +29,7 @@ struct ReplicationLog {
   var unacknowledgedCount: Int { entries.count }
 
   /// Takes the next position for a record about `socket`.
-  mutating func append(byteCount: Int, layer: Layer, socket: Int32, now: Instant) -> LogPosition {
+  mutating func append(byteCount: Int, layer: Layer, socket: Handle, now: Instant) -> LogPosition {
     position += 1
     unacknowledgedBytes += byteCount
     entries.append(Entry(appended: now, byteCount: UInt32(byteCount), socket: socket, layer: layer))
@@ -50,7 +50,7 @@ struct ReplicationLog {
 
   /// Calls `visit` with the socket and layer of each record that has waited longer than its layer's
   /// timeout, oldest first.
-  func overdue(at now: Instant, timeouts: LayerTimeouts, visit: (Int32, Layer) -> Void) {
+  func overdue(at now: Instant, timeouts: LayerTimeouts, visit: (Handle, Layer) -> Void) {
     let shortest = min(timeouts.prl, timeouts.sdrl, timeouts.psrm)
     for entry in entries {
       let age = now - entry.appended

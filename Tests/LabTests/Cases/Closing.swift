@@ -15,7 +15,9 @@ extension LabSuite {
     /// - Parameter pause: Milliseconds between the first message and the second.
     private func halfClosing(_ pair: EnginePair, pause: Int) async throws -> WatchedTraffic {
       let traffic = try await WatchedTraffic(
-        pair, connections: 3, ["-m", "2", "-l", "20000", "-w", "\(pause)", "--half-close"])
+        // Short enough that message and FIN leave in the initial window, which an idle connection is back at
+        // (RFC 5681, section 4.1): the FIN does not wait for an acknowledgement.
+        pair, connections: 3, ["-m", "2", "-l", "10000", "-w", "\(pause)", "--half-close"])
       try await eventually(within: .seconds(5), "the first messages come back") {
         traffic.peer.echoLines.count >= 3
       }
@@ -40,10 +42,25 @@ extension LabSuite {
           }
           try await pair.re0.lose()
         case .during:
+          let fromRE1 = try await ClaimWatch(of: .re1, in: lab)
           traffic = try await halfClosing(pair, pause: 1000)
-          // Message and FIN find nobody: re0 is gone, re1 has not found out yet.
-          try await Task.sleep(for: .milliseconds(850))
+          // Stopped until its pause is over, the peer sends message and FIN as soon as it may.
+          traffic.peer.program.send(SIGSTOP)
+          try await Task.sleep(for: .milliseconds(1200))
+          #expect(traffic.events.allSatisfy { !$0.isFin }, "the peer was to close later")
+          let death = Date().timeIntervalSince1970
+          try pair.re0.killPrograms()
+          traffic.peer.program.send(SIGCONT)
           try await pair.re0.lose()
+          try await pair.re1.waitUntilPrimary()
+          // Message and FIN have found nobody: re0 was gone, re1 had not found out yet.
+          let takeover = try #require(try await fromRE1.finish().first).time
+          let fins = traffic.events.filter { $0.isFin && $0.isFromPeer }
+          for peer in Set(fins.map(\.peer)) {
+            let first = try #require(fins.first { $0.peer == peer })
+            #expect(first.time > death && first.time < takeover, "\(first), re1 spoke at \(takeover)")
+          }
+          #expect(Set(fins.map(\.peer)).count == 3)
         case .after:
           traffic = try await halfClosing(pair, pause: 5000)
           try await pair.re0.lose()
@@ -90,17 +107,16 @@ extension LabSuite {
           try pair.re0.server.send(SIGTERM)
           try await eventually(within: .seconds(5), "re0 has closed all connections") { serverFins() == 3 }
           try await pair.re0.lose()
-          try await eventually(within: .seconds(10), "re1 is primary") {
-            try await pair.re1.status().role == "primary"
+          try await pair.re1.waitUntilPrimary()
+          try await eventually(within: .seconds(5), "re1 has taken over connections that are closed") {
+            let sockets = try await pair.re1.kernelSockets()
+            return sockets.filter { $0.state.hasPrefix("FIN-WAIT") }.count == 3
           }
-          try await Task.sleep(for: .seconds(1))
           peer.program.send(SIGCONT)
         case .during:
           try pair.re0.server.send(SIGTERM)
           try await pair.re0.lose()
-          try await eventually(within: .seconds(10), "re1 is primary") {
-            try await pair.re1.status().role == "primary"
-          }
+          try await pair.re1.waitUntilPrimary()
           try await Task.sleep(for: .seconds(1))
           // Whether the FINs got out before re0 died is chance. What did not, re1 closes.
           try pair.re1.server.send(SIGTERM)

@@ -4,12 +4,18 @@ import Testing
 extension LabSuite {
   @Suite("failover at random moments")
   struct RandomFailover {
+    private static let count = max(
+      ProcessInfo.processInfo.environment["JSR_FAILOVERS"].flatMap { Int($0) } ?? 50, 1)
+
     /// Kills the primary again and again under the same five connections. JSR_FAILOVERS and JSR_SEED set
     /// how often, and which moments.
-    @Test("every failover leaves every stream whole", .timeLimit(.minutes(10)))
+    @Test(
+      "every failover leaves every stream whole",
+      // A minute to begin with, and twice the time that one failover takes.
+      .timeLimit(.minutes(1 + (count + 4) / 5)))
     func failovers() async throws {
       let environment = ProcessInfo.processInfo.environment
-      let count = environment["JSR_FAILOVERS"].flatMap { Int($0) } ?? 50
+      let count = Self.count
       let seed = environment["JSR_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 1...999_999)
       print("\(count) failovers, seed \(seed)")
       var random = SplitMix(seed: seed)
@@ -19,13 +25,14 @@ extension LabSuite {
         let traffic = try await WatchedTraffic(
           pair, ["-m", "0", "-l", "3000", "--pipeline", "4", "-w", "1", "--quiet"])
         var primary = pair.re0
-        for number in 1...max(count, 1) {
+        for number in 1...count {
           let next = pair.other(primary)
           try await Task.sleep(for: .milliseconds(Int.random(in: 0...300, using: &random)))
           do {
             try await primary.lose()
             try await next.waitUntilPrimary(merged: 5)
-            #expect(traffic.events.resets.isEmpty, "failover \(number), seed \(seed)")
+            let events = traffic.events
+            #expect(events.resets.isEmpty && events.unaskedFins.isEmpty, "failover \(number), seed \(seed)")
             try await primary.comeBack()
             try await pair.waitUntilInStep(primary: next)
             try await pair.waitUntilReplicated(5, primary: next)
@@ -38,24 +45,8 @@ extension LabSuite {
         let summary = try await traffic.stop(living: [pair.re0, pair.re1])
         #expect(summary.echoedByRe0 > 0)
         #expect(summary.echoedByRe1 > 0)
-        print("the longest gap a peer saw was \(summary.longestGapMs) ms")
+        print("\(count) failovers, seed \(seed): the longest gap a peer saw was \(summary.longestGapMs) ms")
       }
-    }
-  }
-
-  /// A generator that can be started from a seed (Steele, Lea, Flood: Fast splittable pseudorandom number
-  /// generators, OOPSLA 2014).
-  struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var mixed = state
-      mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-      mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-      return mixed ^ mixed >> 31
     }
   }
 }

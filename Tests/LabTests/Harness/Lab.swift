@@ -1,4 +1,7 @@
+import CLinux
+import Descriptors
 import Foundation
+import Glibc
 import Synchronization
 import Testing
 
@@ -115,5 +118,26 @@ final class Lab: Sendable {
   /// Plugs it in again.
   func mend(_ cable: Cable, of node: Node) async throws {
     try await script(["mend", cable.rawValue, node.rawValue])
+  }
+
+  /// Where the engine of `node` listens, as seen from outside its private /run/jsr.
+  func controlSocket(of node: Node) -> String { "/run/jsr-lab/\(id)/\(node.rawValue)/jsrd.sock" }
+
+  /// Runs `body`, which must not wait for long, on a thread that is inside the network namespace of `node`.
+  /// Sockets made there stay there for good.
+  func inside<Value: Sendable>(
+    _ node: Node, _ body: @escaping @Sendable () throws -> Value
+  ) async throws -> Value {
+    let path = "/run/netns/jsr-\(id)-\(node.rawValue)"
+    return try await withCheckedThrowingContinuation { continuation in
+      Thread.detachNewThread {
+        continuation.resume(
+          with: Result {
+            let namespace = try OwnedDescriptor(returnedBy: "open", open(path, O_RDONLY | O_CLOEXEC))
+            guard jsr_enter_network_namespace(namespace.rawValue) == 0 else { throw SystemError("setns") }
+            return try body()
+          })
+      }
+    }
   }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Synchronization
+import Testing
 
 /// One routing engine of the lab, with the two programs that run on it: jsrd and the echo server.
 final class RoutingEngine: Sendable {
@@ -85,6 +86,11 @@ final class RoutingEngine: Sendable {
     }
   }
 
+  /// Waits until this engine is primary.
+  func waitUntilPrimary(within time: Duration = .seconds(10)) async throws {
+    try await eventually(within: time, "\(node) is primary") { try await status().role == "primary" }
+  }
+
   /// Waits until this engine is primary and its application has taken over `merged` connections.
   func waitUntilPrimary(merged: Int, within time: Duration = .seconds(10)) async throws {
     try await eventually(within: time, "\(node) is primary with \(merged) live sockets") {
@@ -93,10 +99,10 @@ final class RoutingEngine: Sendable {
     }
   }
 
-  /// Engine and application die at once, with no warning.
+  /// Engine and application, if there is one, die at once, with no warning.
   func killPrograms() throws {
     try engine.send(SIGKILL)
-    try server.send(SIGKILL)
+    state.withLock { $0.server }?.send(SIGKILL)
   }
 
   /// The whole routing engine is gone: cables pulled, programs dead.
@@ -109,7 +115,7 @@ final class RoutingEngine: Sendable {
     async let link: Void = lab.cut(.link, of: node)
     _ = try await (uplink, link)
     try await engine.killAndWait()
-    try await server.killAndWait()
+    try await state.withLock { $0.server }?.killAndWait()
   }
 
   /// The lost routing engine comes back as an empty one.
@@ -162,6 +168,23 @@ final class RoutingEngine: Sendable {
         "show statistics on \(node) lacks \(Self.levelNames.subtracting(levels.keys).sorted())")
     }
     return levels
+  }
+
+  /// Checks that levels are back where they were at some time before.
+  ///
+  /// The number of descriptors may be lower: a link or an application that was connected may be gone.
+  func checkNothingIsLeft(since before: [String: Int]) async {
+    var now: [String: Int] = [:]
+    do {
+      try await eventually(within: .seconds(10), "\(node) lets go of everything") {
+        now = try await levels()
+        return now.allSatisfy { name, value in
+          name == "descriptors" ? value <= before[name] ?? 0 : value == before[name]
+        }
+      }
+    } catch {
+      Issue.record("\(error): before \(before), now \(now)")
+    }
   }
 
   /// `jsrctl request master acquire | release | switch`

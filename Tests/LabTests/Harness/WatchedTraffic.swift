@@ -51,7 +51,7 @@ struct WatchedTraffic: Sendable {
     #expect(summary.sent >= connectionCount)
     #expect(summary.echoedByRe0 + summary.echoedByRe1 == summary.sent)
     try await checkLink()
-    try await checkNothingIsLeft(on: living)
+    await checkNothingIsLeft(on: living)
   }
 
   /// Ends the watch: every connection was seen to begin, none was reset, and none was closed but by the peer.
@@ -63,22 +63,24 @@ struct WatchedTraffic: Sendable {
   }
 
   /// Levels are back where they were before the traffic.
-  ///
-  /// The number of descriptors may be lower: a link or an application that was connected may be gone.
-  func checkNothingIsLeft(on living: [RoutingEngine]) async throws {
-    for engine in living {
-      let before = levels[engine.node] ?? [:]
-      var now: [String: Int] = [:]
-      do {
-        try await eventually(within: .seconds(10), "\(engine.node) lets go of everything") {
-          now = try await engine.levels()
-          return now.allSatisfy { name, value in
-            name == "descriptors" ? value <= before[name] ?? 0 : value == before[name]
-          }
-        }
-      } catch {
-        Issue.record("\(error): before \(before), now \(now)")
-      }
+  private func checkNothingIsLeft(on living: [RoutingEngine]) async {
+    for engine in living { await engine.checkNothingIsLeft(since: levels[engine.node] ?? [:]) }
+  }
+
+  /// Waits until every connection has got `count` bytes more than it had.
+  func waitUntilFlowing(_ count: Int = 1000, within time: Duration = .seconds(10)) async throws {
+    let before = try await bytesReceived()
+    try await eventually(within: time, "each of \(connectionCount) connections gets \(count) more bytes") {
+      let now = try await bytesReceived()
+      return now.count == connectionCount && now.allSatisfy { $0.value >= (before[$0.key] ?? 0) + count }
+    }
+  }
+
+  /// What the peer's kernel has got so far, by the peer's end of the connection.
+  private func bytesReceived() async throws -> [String: Int] {
+    let sockets = try await KernelSocket.all(on: .peer, in: pair.lab).filter { $0.state == "ESTAB" }
+    return Dictionary(sockets.map { ($0.local, Int($0.values["bytes_received"] ?? "") ?? 0) }) { first, _ in
+      first
     }
   }
 }

@@ -1,0 +1,157 @@
+import CLinux
+import Descriptors
+import Glibc
+import JSR
+
+/// One end of a stream that the test itself holds: of a TCP connection, or of a snoop pair. Its descriptor
+/// does not block; whoever must wait does so for a bounded time.
+struct StreamEnd: ~Copyable, Sendable {
+  private let socket: Socket
+
+  init(_ socket: consuming Socket) throws(SystemError) {
+    let flags = fcntl(socket.descriptor, F_GETFL)
+    guard flags >= 0, fcntl(socket.descriptor, F_SETFL, flags | O_NONBLOCK) == 0 else {
+      throw SystemError("fcntl(F_SETFL)")
+    }
+    self.socket = socket
+  }
+
+  /// Connects to the replicated address, on a thread of `node`.
+  ///
+  /// - Parameter receiveBuffer: Bytes, as for SO_RCVBUF.
+  init(connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32) async throws {
+    let number = try await lab.inside(node) {
+      let socket = try OwnedDescriptor(
+        returnedBy: "socket",
+        Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
+      // The window that is offered in the SYN follows from the buffer.
+      var size = receiveBuffer
+      guard
+        setsockopt(socket.rawValue, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout.size(ofValue: size)))
+          == 0
+      else { throw SystemError("setsockopt(SO_RCVBUF)") }
+      // It bounds connect(2) too (socket(7)).
+      var limit = timeval(tv_sec: 5, tv_usec: 0)
+      guard
+        setsockopt(
+          socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout.size(ofValue: limit))) == 0
+      else { throw SystemError("setsockopt(SO_SNDTIMEO)") }
+      var address = sockaddr_in()
+      address.sin_family = sa_family_t(AF_INET)
+      address.sin_port = ListeningSocket.port.bigEndian
+      address.sin_addr.s_addr = inet_addr("5.5.5.5")
+      let result = withUnsafeBytes(of: &address) {
+        connect(
+          socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+      }
+      guard result == 0 else { throw SystemError("connect") }
+      return socket.release()
+    }
+    try self.init(Socket(owning: number))
+  }
+
+  /// Gives up the descriptor, to be replicated or closed.
+  consuming func release() -> Socket { socket }
+
+  /// Bytes that have come and were not read (SIOCINQ).
+  var unread: Int { Int(jsr_queued_unread(socket.descriptor)) }
+  /// Bytes that were written and that the other end has not acknowledged (SIOCOUTQ).
+  var unacknowledged: Int { Int(jsr_queued_unacknowledged(socket.descriptor)) }
+  /// Bytes that were written and never sent (SIOCOUTQNSD).
+  var unsent: Int { Int(jsr_queued_unsent(socket.descriptor)) }
+
+  /// Writes as many of `bytes` as the socket takes at once, which may be none.
+  func writeSome(_ bytes: ArraySlice<UInt8>) throws(SystemError) -> Int {
+    let count = bytes.withUnsafeBytes {
+      send(socket.descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+    }
+    if count >= 0 { return count }
+    guard errno == EAGAIN else { throw SystemError("send") }
+    return 0
+  }
+
+  /// Writes all of `bytes`.
+  func write(_ bytes: [UInt8], within time: Duration = .seconds(10)) async throws {
+    var rest = bytes[...]
+    try await eventually(within: time, "\(bytes.count) bytes are taken, \(rest.count) were not") {
+      rest = rest.dropFirst(try writeSome(rest))
+      return rest.isEmpty
+    }
+  }
+
+  /// Writes `pattern` from its beginning at `position` on, until the socket has taken nothing for half a
+  /// second: every buffer on the way is full then, and the other end's window closed.
+  ///
+  /// - Returns: The position behind the last byte taken.
+  func fill(with pattern: BytePattern, from position: Int) async throws -> Int {
+    let clock = ContinuousClock()
+    var end = position
+    var lastProgress = clock.now
+    while clock.now - lastProgress < .milliseconds(500) {
+      let count = try writeSome(pattern.bytes(from: end, count: 64 << 10)[...])
+      end += count
+      if count > 0 { lastProgress = clock.now } else { try await Task.sleep(for: .milliseconds(5)) }
+    }
+    return end
+  }
+
+  /// What a read that does not wait finds.
+  private enum Found {
+    case bytes([UInt8])
+    case nothing
+    case end
+  }
+
+  private func readSome(_ limit: Int) throws(SystemError) -> Found {
+    var buffer = [UInt8](repeating: 0, count: min(limit, 256 << 10))
+    let count = recv(socket.descriptor, &buffer, buffer.count, 0)
+    if count > 0 { return .bytes(Array(buffer.prefix(count))) }
+    if count == 0 { return .end }
+    guard errno == EAGAIN else { throw SystemError("recv") }
+    return .nothing
+  }
+
+  /// Reads exactly `count` bytes.
+  /// - Throws: ``LabFailure`` if they do not come in time, or the stream ends before.
+  func read(_ count: Int, within time: Duration = .seconds(10)) async throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    try await eventually(within: time, "\(count) bytes come, \(bytes.count) did") {
+      while bytes.count < count {
+        switch try readSome(count - bytes.count) {
+        case .bytes(let more): bytes += more
+        case .nothing: return false
+        case .end: throw LabFailure("the stream ended after \(bytes.count) of \(count) bytes")
+        }
+      }
+      return true
+    }
+    return bytes
+  }
+
+  /// Whether there is nothing to read now: neither a byte nor the end.
+  func isIdle() throws -> Bool {
+    if case .nothing = try readSome(1) { true } else { false }
+  }
+
+  /// Waits for the end of the stream.
+  /// - Throws: ``LabFailure`` if another byte comes before it.
+  func readEnd(within time: Duration = .seconds(10)) async throws {
+    try await eventually(within: time, "the end of the stream") {
+      switch try readSome(1 << 16) {
+      case .bytes(let bytes): throw LabFailure("\(bytes.count) bytes too many came")
+      case .nothing: false
+      case .end: true
+      }
+    }
+  }
+
+  /// The error of the next write, which is wanted to fail.
+  func writeError() -> Int32? {
+    do throws(SystemError) {
+      _ = try writeSome([0])
+      return nil
+    } catch {
+      return error.code
+    }
+  }
+}

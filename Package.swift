@@ -125,6 +125,7 @@ let package = Package(
       ], swiftSettings: strict),
     .testTarget(name: "SamplesTests", dependencies: ["Samples"], swiftSettings: strict),
     .testTarget(
-      name: "LabTests", dependencies: ["CLinux", "Packet", "Descriptors"], swiftSettings: strict),
+      name: "LabTests", dependencies: ["CLinux", "Control", "Descriptors", "JSR", "Packet", "Replication"],
+      swiftSettings: strict),
   ]
 )

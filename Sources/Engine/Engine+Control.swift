@@ -39,6 +39,11 @@ extension Engine: ControlDelegate {
       guard let reply = checkOwner(of: handle, client, reply) else { return }
       do throws(SocketError) {
         try node.unreplicate(handle, now: Self.now())
+        // A pair that no handshake has filled is gone at once, and its handle with it.
+        if isStale(handle) {
+          owners[handle] = nil
+          forgetPair(handle)
+        }
         reply.send(.done)
       } catch { reply.refuse(error) }
     case .merge(let handle):

@@ -95,7 +95,11 @@ extension LabSuite {
         #expect(try merged.isIdle())
 
         // The peer reads again, and gets all that was ever written.
+        let clock = ContinuousClock()
+        let opening = clock.now
         let rest = try await peer.read(written - Self.settled)
+        print(
+          "4.2 (\(mode), \(loss)): \(rest.count) bytes within \(clock.now - opening) of the window's opening")
         #expect(Self.fromServer.firstDifference(rest, from: Self.settled) == nil)
         #expect(try peer.isIdle())
 

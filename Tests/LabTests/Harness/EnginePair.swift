@@ -44,6 +44,9 @@ struct EnginePair: Sendable {
   ) async throws {
     let secondary = other(primary)
     try await eventually(within: time, "\(count) sockets replicated from \(primary.node)") {
+      // A report on many sockets costs the engines time that they need for the sockets, and is asked for only
+      // when it may be the last one.
+      guard try await secondary.levels()["snoop_pairs"] == count else { return false }
       let first = try await primary.sockets().filter { $0.state == "replicating" }
       let second = try await secondary.sockets().filter { $0.state == "snooping" }
       return first.count == count && second.count == count

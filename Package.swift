@@ -80,7 +80,7 @@ let package = Package(
     .executableTarget(
       name: "jsrd",
       dependencies: [
-        "Engine", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CLinux", "Engine", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),

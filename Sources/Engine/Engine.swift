@@ -68,7 +68,7 @@ public final class Engine: @unchecked Sendable {
   var announcements: [Scheduled<Void>] = []
 
   /// How often the protocol looks at the clock.
-  static let tickInterval = TimeAmount.milliseconds(5)
+  static let tickInterval = TimeAmount.milliseconds(10)
 
   // MARK: Start and stop
 

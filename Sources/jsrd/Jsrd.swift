@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import Engine
 import Glibc
 import Logging
@@ -24,6 +25,10 @@ struct Jsrd: AsyncParsableCommand {
 
   /// Signals are waited for, not handled: they are blocked before there is any other thread.
   static func main() async {
+    // A frame of 64 KiB that is held keeps its buffer, and the next one needs a new one. Giving such memory
+    // back to the kernel and faulting it in again costs more than handling the frame (mallopt(3)).
+    mallopt(M_TRIM_THRESHOLD, 256 << 20)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)
     var signals = awaitedSignals
     pthread_sigmask(SIG_BLOCK, &signals, nil)
     signal(SIGPIPE, SIG_IGN)

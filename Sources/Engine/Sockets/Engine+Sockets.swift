@@ -237,7 +237,10 @@ extension Engine {
     var needsHelp = false
     for (handle, owner) in owners where owner == client {
       owners[handle] = nil
-      guard let phase = try? node.socket(handle).phase else { continue }
+      guard let phase = try? node.socket(handle).phase else {
+        forgetPair(handle)
+        continue
+      }
       switch phase {
       case .allocated, .attached, .unreplicated: dropHandle(handle)
       case .receiving, .snooping:

@@ -18,7 +18,11 @@ extension Engine: ControlDelegate {
             node: configuration.node, slot: configuration.slot, engineVersion: Self.version)))
     case .subscribe: preconditionFailure("the control server subscribes clients itself")
     case .allocate:
-      answerHandle(reply, owner: client) { engine throws(SocketError) in try engine.node.allocate() }
+      do throws(SocketError) {
+        let handle = try node.allocate()
+        owners[handle] = client
+        reply.send(.handle(handle))
+      } catch { reply.refuse(error) }
     case .attach(let primary): attach(primary, owner: client, reply: reply)
     case .free(let handle):
       guard let reply = checkOwner(of: handle, client, reply) else { return }
@@ -62,16 +66,6 @@ extension Engine: ControlDelegate {
     case .master(let action): move(action, reply: reply)
     }
     settle()
-  }
-
-  private func answerHandle(
-    _ reply: ReplyPort, owner: ClientID, _ make: (Engine) throws(SocketError) -> Handle
-  ) {
-    do throws(SocketError) {
-      let handle = try make(self)
-      owners[handle] = owner
-      reply.send(.handle(handle))
-    } catch { reply.refuse(error) }
   }
 
   private func attach(_ primary: Handle, owner: ClientID, reply: ReplyPort) {

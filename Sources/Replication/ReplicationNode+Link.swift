@@ -205,7 +205,7 @@ extension ReplicationNode {
     statistics.linkSessions += 1
     say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
     for layer in ["PRL", "PSRM"] { say(.info, "\(layer) global state initialized") }
-    arbiter.linkCameUp(peerSession: hello.session, now: now)
+    arbiter.linkCameUp(now: now)
     // Speak first: the arbiters decide on what they hear of each other.
     actions.append(.send(keepalive(now: now).record()))
   }

@@ -88,7 +88,6 @@ extension ReplicationNode {
       case .becamePrimary(let pairsAreValid):
         if !pairsAreValid { voidPairs() }
         actions.append(.takeAddresses)
-      case .becameSuspended: break
       case .becameSecondary:
         silenceAll()
         actions.append(.dropAddresses)

@@ -88,8 +88,6 @@ public struct PairArbiter {
     case probe
     /// This RE is the primary now. `pairsAreValid`: the snoop pairs may be merged.
     case becamePrimary(pairsAreValid: Bool)
-    /// The lease ran out; the role is not lost yet.
-    case becameSuspended
     /// This RE is no longer the primary, or never was: it must not answer for the addresses, and sockets
     /// that it may still have on them must die silently.
     case becameSecondary
@@ -123,11 +121,6 @@ public struct PairArbiter {
     }
   }
 
-  private enum Link {
-    case down
-    case up(peerSession: UInt64)
-  }
-
   /// What is known of the other RE.
   private struct Peer {
     var phase: MastershipPhase
@@ -154,7 +147,7 @@ public struct PairArbiter {
   public var uplinkIsRunning = true
 
   private var phaseSince: Instant
-  private var link = Link.down
+  public private(set) var linkIsUp = false
   /// Whether the link ended by a word or a lost carrier, not by silence alone.
   private var linkLossIsEvident = false
   private var peer: Peer?
@@ -190,19 +183,16 @@ public struct PairArbiter {
     lastTick = now
   }
 
-  public var linkIsUp: Bool { if case .up = link { true } else { false } }
-
   /// The other RE's phase as it last told on the link; `nil` before it has.
   public var peerPhase: MastershipPhase? { peer?.phase }
-  public var peerUplinkIsRunning: Bool { peer?.uplinkIsRunning ?? false }
 
   /// Whether the loss of this RE would be answered by a takeover.
   public var standbyIsReady: Bool { phase == .primary && linkIsUp && peer?.phase == .secondary }
 
   // MARK: Events
 
-  public mutating func linkCameUp(peerSession: UInt64, now: Instant) {
-    link = .up(peerSession: peerSession)
+  public mutating func linkCameUp(now: Instant) {
+    linkIsUp = true
     linkLossIsEvident = false
     heardOnLink = now
     peerSentAt = .min
@@ -218,7 +208,7 @@ public struct PairArbiter {
       linkLossIsEvident = linkLossIsEvident || byPeer || carrierLost
       return []
     }
-    link = .down
+    linkIsUp = false
     linkLossIsEvident = byPeer || carrierLost
     switch phase {
     case .primary, .suspended:
@@ -535,7 +525,7 @@ public struct PairArbiter {
     enter(.suspended, now: now)
     lease = .none
     listeningSince = now
-    return [.becameSuspended, .sendKeepalives]
+    return [.sendKeepalives]
   }
 
   private mutating func stepDown(term: UInt64, now: Instant, because reason: String) -> [Output] {

@@ -15,10 +15,16 @@ let package = Package(
   name: "jsr",
   products: [
     .library(name: "JSR", targets: ["JSR"]),
+    // For the package of fuzz targets in the folder Fuzz.
+    .library(name: "Control", targets: ["Control"]),
+    .library(name: "EngineConfiguration", targets: ["EngineConfiguration"]),
+    .library(name: "Packet", targets: ["Packet"]),
+    .library(name: "Replication", targets: ["Replication"]),
     .executable(name: "jsrd", targets: ["jsrd"]),
     .executable(name: "jsrctl", targets: ["jsrctl"]),
     .executable(name: "jsrutil", targets: ["jsrutil"]),
     .executable(name: "jsrpeer", targets: ["jsrpeer"]),
+    .executable(name: "jsrsim", targets: ["jsrsim"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -42,6 +48,12 @@ let package = Package(
       dependencies: ["Packet", .product(name: "DequeModule", package: "swift-collections")],
       swiftSettings: strict),
 
+    // A pair of routing engines, their peers and networks in one process, from a seed: tests the protocol.
+    .target(
+      name: "Simulation",
+      dependencies: ["Packet", "Replication", .product(name: "HeapModule", package: "swift-collections")],
+      swiftSettings: strict),
+
     // Owned file descriptors, system call errors, readiness.
     .target(name: "Descriptors", dependencies: ["CLinux"], swiftSettings: strict),
 
@@ -60,16 +72,24 @@ let package = Package(
       name: "JSR", dependencies: ["CLinux", "Control", "Descriptors", "Replication"],
       swiftSettings: strict),
 
+    // What jsrd is told by its configuration file.
+    .target(
+      name: "EngineConfiguration",
+      dependencies: [
+        "Control", "Packet", .product(name: "Logging", package: "swift-log"),
+        .product(name: "Yams", package: "Yams"),
+      ],
+      swiftSettings: strict),
+
     // Joins the protocol to the machine on one SwiftNIO event loop.
     .target(
       name: "Engine",
       dependencies: [
-        "CLinux", "Control", "Descriptors", "LinuxNetworking", "Packet", "Replication",
+        "CLinux", "Control", "Descriptors", "EngineConfiguration", "LinuxNetworking", "Packet", "Replication",
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "DequeModule", package: "swift-collections"),
-        .product(name: "Yams", package: "Yams"),
       ],
       swiftSettings: strict),
 
@@ -80,7 +100,8 @@ let package = Package(
     .executableTarget(
       name: "jsrd",
       dependencies: [
-        "CLinux", "Engine", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CLinux", "Engine", "EngineConfiguration",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
@@ -101,6 +122,12 @@ let package = Package(
         "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    .executableTarget(
+      name: "jsrsim",
+      dependencies: [
+        "Replication", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+
     // The listing of the README: compiled with everything else, so that it stays true.
     .target(name: "Handover", dependencies: ["JSR"], path: "Examples/Handover", swiftSettings: strict),
 
@@ -108,8 +135,10 @@ let package = Package(
     // Counts the objects that Swift allocates.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
-      name: "ReplicationTests", dependencies: ["AllocationCounter", "Replication", "Packet"],
+      name: "ReplicationTests", dependencies: ["AllocationCounter", "Replication", "Packet", "Simulation"],
       swiftSettings: strict),
+    .testTarget(
+      name: "SimulationTests", dependencies: ["Packet", "Replication", "Simulation"], swiftSettings: strict),
     .testTarget(
       name: "LinuxNetworkingTests",
       dependencies: ["LinuxNetworking", "CLinux", "Descriptors", "Packet"], swiftSettings: strict),
@@ -117,9 +146,13 @@ let package = Package(
       name: "ControlTests", dependencies: ["Control", "JSR", "Descriptors", "CLinux"],
       swiftSettings: strict),
     .testTarget(
+      name: "EngineConfigurationTests",
+      dependencies: ["EngineConfiguration", "Packet", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: strict),
+    .testTarget(
       name: "EngineTests",
       dependencies: [
-        "CLinux", "Control", "Descriptors", "Engine", "Packet", "Replication",
+        "CLinux", "Control", "Descriptors", "Engine", "EngineConfiguration", "Packet", "Replication",
         .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ], swiftSettings: strict),

@@ -1,5 +1,6 @@
 import Control
 import Descriptors
+import EngineConfiguration
 import Glibc
 import Replication
 

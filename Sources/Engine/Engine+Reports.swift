@@ -1,5 +1,6 @@
 import Control
 import Descriptors
+import EngineConfiguration
 import Glibc
 import LinuxNetworking
 import Packet
@@ -148,6 +149,7 @@ extension Engine {
     add("sdrl", "records", counts.sdrlRecordsSent, "records")
     add("sdrl", "bytes", counts.sdrlBytesSent, "bytes")
     add("sdrl", "dropped_gap", counts.droppedForGap, "packets")
+    add("prl", "dropped_unknown_acknowledgment", counts.droppedForUnknownAcknowledgment, "packets")
     add("prl", "packets", counts.inboundPackets, "packets")
     add("prl", "records", counts.prlRecordsSent, "records")
     add("prl", "bytes", counts.prlBytesSent, "bytes")

@@ -1,5 +1,7 @@
 import Control
+import DequeModule
 import Descriptors
+import EngineConfiguration
 import Glibc
 import LinuxNetworking
 import Logging
@@ -63,6 +65,10 @@ public final class Engine: @unchecked Sendable {
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals = SteeringRemovals()
+  /// Sockets whose flows are steered and whose state is yet to be read.
+  var dueSnapshots = Deque<Handle>()
+  /// The event loop is going to read more of them.
+  var snapshotsGoOn = false
   var announcedPrimary = false
   var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
@@ -112,7 +118,7 @@ public final class Engine: @unchecked Sendable {
         mode: configuration.mode == .strict ? .strict : .overlap,
         timeouts: LayerTimeouts(configuration.timeouts),
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
-        recordLimit: configuration.limits.record, incarnation: Self.incarnation()),
+        recordLimit: configuration.limits.record, incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
   }
 
@@ -133,7 +139,7 @@ public final class Engine: @unchecked Sendable {
       path: configuration.control, eventLoop: eventLoop, logger: logger, delegate: self)
     try control.start()
     link = Link(
-      engine: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
+      delegate: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
       logger: logger)
     uplinkInputs = [
       UplinkInput(.addressResolution, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
@@ -224,12 +230,6 @@ public final class Engine: @unchecked Sendable {
     return Instant(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
   }
 
-  private static func incarnation() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return UInt64(time.tv_sec) << 20
-  }
-
   private func tick() {
     let now = Self.now()
     node.uplinkChanged(isRunning: uplinkCarrier.isRunning)
@@ -243,7 +243,7 @@ public final class Engine: @unchecked Sendable {
   private func watchLinkCarrier(now: Instant) {
     guard linkCarrier?.wasLost() == true else { return }
     link.drop()
-    node.linkClosed(byPeer: false, carrierLost: true, now: now)
+    node.linkClosed(.carrierLost, now: now)
   }
 
   // MARK: Actions
@@ -289,6 +289,7 @@ public final class Engine: @unchecked Sendable {
     case .release(let reference): release(reference)
     case .replay(let reference): replay(reference)
     case .discard(let reference): _ = store.take(reference)
+    case .acknowledge(let acknowledgment): send(acknowledgment)
     case .injectLate(let range):
       guard case .link(let bytes) = context else { preconditionFailure("late frames come from the link") }
       inject(UnsafeRawBufferPointer(rebasing: bytes[range]))
@@ -318,7 +319,7 @@ public final class Engine: @unchecked Sendable {
     case .inspect(let handle): inspect(handle)
     case .silence(let handle): silence(handle)
 
-    case .grantLease(let duration): grantLease(duration)
+    case .grantLease(let duration, let limit): grantLease(duration, notAfter: limit)
     case .renewLease(let duration): renewLease(duration)
     case .revokeLease: revokeLease()
     case .takeAddresses: takeAddresses()

@@ -25,6 +25,16 @@ public enum Verdict: Sendable, Hashable {
   case drop
 }
 
+/// A segment without bytes that the protocol sends in place of the kernel.
+public struct Acknowledgment: Sendable, Hashable {
+  public var flow: Flow
+  public var sequence: SequenceNumber
+  public var acknowledgment: SequenceNumber
+  /// The window field as it stands on the wire, shifted.
+  public var window: UInt16
+  public var timestamps: TCPTimestamps?
+}
+
 /// How much a log line matters.
 public enum LogLevel: Sendable, Hashable { case debug, info, warning, error }
 
@@ -41,6 +51,9 @@ public enum Action: Sendable {
   /// Inbound, a frame that reached the other RE: its bytes, virtio-net header first, lie at this range of
   /// the link's input.
   case injectLate(Range<Int>)
+
+  /// Put a segment on the wire that carries nothing but this.
+  case acknowledge(Acknowledgment)
 
   // MARK: Link
 
@@ -84,7 +97,8 @@ public enum Action: Sendable {
 
   // MARK: Mastership
 
-  case grantLease(Nanoseconds?)
+  /// Put the lease in force, if it is not later than the moment given, and say `leaseGranted`.
+  case grantLease(Nanoseconds, notAfter: Instant)
   /// `nil` is without end. Only if the lease is still in force; it must not be put in force again.
   case renewLease(Nanoseconds?)
   case revokeLease

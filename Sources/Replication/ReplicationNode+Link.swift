@@ -8,7 +8,7 @@ extension ReplicationNode {
     log = ReplicationLog()
     receivedPosition = 0
     acknowledgedPosition = 0
-    linkState = .greeting
+    linkState = .greeting(since: now)
     let hello = Hello(
       slot: configuration.slot, node: configuration.node, session: session,
       handleLimit: UInt32(configuration.socketLimit))
@@ -16,25 +16,22 @@ extension ReplicationNode {
   }
 
   /// The link is gone.
-  ///
-  /// - Parameters:
-  ///   - byPeer: the other side ended it (end of stream, or a reset from its kernel).
-  ///   - carrierLost: its interface has no carrier.
-  public mutating func linkClosed(byPeer: Bool, carrierLost: Bool, now: Instant) {
+  public mutating func linkClosed(_ ending: LinkEnding, now: Instant) {
     guard case .up = linkState else {
       if case .greeting = linkState { linkState = .down }
-      obey(arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now), now: now)
+      obey(arbiter.linkWentDown(ending, now: now), now: now)
       return
     }
     linkState = .down
-    say(.warning, "KKCM link lost\(byPeer ? ": closed by the other RE" : carrierLost ? ": no carrier" : "")")
+    say(.warning, "KKCM link lost: \(ending)")
     for place in entries.indices where entries[place]?.phase == .starting {
       endReplication(place, because: .linkLost, now: now)
     }
     for place in entries.indices where entries[place]?.phase == .receiving {
       letGo(place, because: .linkLost, tellPrimary: false)
     }
-    let outputs = arbiter.linkWentDown(byPeer: byPeer, carrierLost: carrierLost, now: now)
+    if planted(.releasedAtLinkLoss) { releaseSevered() }
+    let outputs = arbiter.linkWentDown(ending, now: now)
     // First what has happened, then what it means for each socket.
     noteStandby()
     obey(outputs, now: now)
@@ -46,6 +43,7 @@ extension ReplicationNode {
   ///   follows it. After an error all bytes count as used, and `closeLink` is among the actions.
   public mutating func linkReceived(_ bytes: UnsafeRawBufferPointer, now: Instant) -> Int {
     var offset = 0
+    arbiter.linkMoved(now: now)
     do throws(RecordError) {
       while bytes.count - offset >= RecordHeader.byteCount {
         let header = try RecordHeader(
@@ -57,7 +55,7 @@ extension ReplicationNode {
       }
       return offset
     } catch {
-      actions.append(.closeLink("\(error)"))
+      closeLink("\(error)")
       return bytes.count
     }
   }
@@ -90,6 +88,7 @@ extension ReplicationNode {
     if header.kind == .sdrlSegment || header.kind == .prlSegment {
       let segment = try SegmentRecord(header, record, at: offset)
       guard let place = try place(of: header.handle) else { return }
+      try checkSnapshot(place, header.kind)
       let payload = UnsafeRawBufferPointer(rebasing: record[SegmentRecord.fixedByteCount...])
       if header.kind == .sdrlSegment {
         entries[place]!.positions.sdrl = receivedPosition
@@ -109,6 +108,11 @@ extension ReplicationNode {
       let keepalive = try Keepalive(&reader)
       try reader.finish()
       guard keepalive.slot != configuration.slot else { throw .invalidField("slot") }
+      if !formerPairsAreVoid {
+        // The other RE has greeted too, and given up its pairs of the former link before it said this.
+        formerPairsAreVoid = true
+        releaseSevered()
+      }
       obey(arbiter.received(keepalive, onLink: true, now: now), now: now)
       noteStandby()
     case .kkcmAcknowledge:
@@ -123,12 +127,13 @@ extension ReplicationNode {
       try reader.finish()
       if let outputs = try? arbiter.release(now: now) { obey(outputs, now: now) }
     case .mastershipHandover:
-      let term: UInt64 = try reader.integer()
+      let term = try reader.term()
       let echo: Int64 = try reader.integer()
       try reader.finish()
+      guard term > 0 else { throw .invalidField("term") }
       obey(arbiter.handedOver(term: term, echo: echo, now: now), now: now)
     case .mastershipGrant:
-      let term: UInt64 = try reader.integer()
+      let term = try reader.term()
       let echo: Int64 = try reader.integer()
       try reader.finish()
       obey(arbiter.granted(term: term, echo: echo, now: now), now: now)
@@ -184,6 +189,21 @@ extension ReplicationNode {
     }
   }
 
+  /// Secondary: whether `session` shows that the engine which this RE follows is no more, so that it must take
+  /// over what it follows.
+  private func isOfAnotherRun(_ session: UInt64, now: Instant) -> Bool {
+    peerSession != 0 && Hello.incarnation(of: session) != Hello.incarnation(of: peerSession)
+      && arbiter.isLicensed(now: now) && entries.contains { $0?.phase == .snooping }
+  }
+
+  /// Ends the link from this side, and says so: an end without a word means that this engine is no more.
+  mutating func closeLink(_ reason: String) {
+    var writer = ByteWriter(.kkcmClose)
+    writer.text(reason)
+    actions.append(.send(writer.record()))
+    actions.append(.closeLink(reason))
+  }
+
   private mutating func greet(_ hello: Hello, now: Instant) throws(RecordError) {
     guard hello.slot != configuration.slot else {
       actions.append(
@@ -197,15 +217,18 @@ extension ReplicationNode {
             + "this one \(LinkVersion.lowest) to \(LinkVersion.highest)"))
       return
     }
-    // Pairs of an earlier link belong to a log that has no continuation.
-    voidPairs()
-    releaseSevered()
+    // Pairs of an earlier link belong to a log that has no continuation. But if the engine that kept the log
+    // is no more, nobody can have gone on without them.
+    let primaryRestarted = isOfAnotherRun(hello.session, now: now)
+    if !primaryRestarted, !planted(.pairsOutliveTheirLink) { voidPairs() }
+    formerPairsAreVoid = false
     linkState = .up(hello)
     peerSession = hello.session
     statistics.linkSessions += 1
     say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
     for layer in ["PRL", "PSRM"] { say(.info, "\(layer) global state initialized") }
-    arbiter.linkCameUp(now: now)
+    arbiter.linkCameUp(primaryRestarted: primaryRestarted, now: now)
+    if primaryRestarted { obey(arbiter.peerRestarted(now: now), now: now) }
     // Speak first: the arbiters decide on what they hear of each other.
     actions.append(.send(keepalive(now: now).record()))
   }
@@ -217,14 +240,15 @@ extension ReplicationNode {
   /// A keepalive of the other RE came in on an uplink.
   public mutating func uplinkReceived(_ keepalive: Keepalive, now: Instant) {
     guard keepalive.slot != configuration.slot else { return }
+    if isOfAnotherRun(keepalive.session, now: now) { obey(arbiter.peerRestarted(now: now), now: now) }
     if keepalive.voidedSession == session { obey(arbiter.peerVoidedPairs(), now: now) }
     obey(arbiter.received(keepalive, onLink: false, now: now), now: now)
   }
 
   /// Primary: packets with new bytes, which had to wait, are judged now.
   private mutating func resume(_ place: Int) {
-    entries[place]!.pausedSince = nil
-    for frame in entries[place]!.takeWaiting() { actions.append(.replay(frame.reference)) }
+    entries[place]!.pausedSince = planted(.pauseNeverEnds) ? Instant(nanoseconds: .max) : nil
+    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
   }
 
   /// Secondary: the application's buffer is filling up, or has room again.
@@ -282,18 +306,23 @@ extension ReplicationNode {
       let bytes = try reader.byteArray(limit: configuration.recordLimit)
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
+      guard entries[place]!.snoop!.unacknowledged.count + bytes.count <= configuration.holdLimit else {
+        return letGo(place, because: .limitReached, tellPrimary: true)
+      }
       bytes.withUnsafeBytes { entries[place]!.snoop!.unacknowledged.append($0) }
       actions.append(.snoopOwned(entries[place]!.handle, .snd, bytes))
 
     case .psrmSnapshot:
       let block = try ControlBlock(&reader)
+      let sendStart = try reader.sequence()
+      guard (0...1).contains(block.sendUnacknowledged - sendStart) else { throw .invalidField("send queue") }
       let finSent = try reader.boolean()
       let finReceived = try reader.boolean()
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
       entries[place]!.block = block
       let queue = entries[place]!.snoop!.unacknowledged.bytes
-      var unacknowledged = UnacknowledgedBytes(start: block.sendUnacknowledged)
+      var unacknowledged = UnacknowledgedBytes(start: sendStart)
       queue.withUnsafeBytes { unacknowledged.append($0) }
       entries[place]!.snoop!.unacknowledged = unacknowledged
       entries[place]!.snoop!.finSent = finSent ? unacknowledged.end : nil
@@ -317,6 +346,7 @@ extension ReplicationNode {
       let announcedEdge = try reader.sequence()
       try reader.finish()
       guard entries[place]!.isFollowing else { return }
+      try checkSnapshot(place, header.kind)
       entries[place]!.positions.psrm = receivedPosition
       block.receiveEdge = .later(announcedEdge, entries[place]!.block.receiveEdge)
       if block.timestampSent != entries[place]!.block.timestampSent {
@@ -335,6 +365,11 @@ extension ReplicationNode {
 
     default: throw .unexpected(header.kind)
     }
+  }
+
+  /// What happens to a connection is told after the state that it happens to.
+  private func checkSnapshot(_ place: Int, _ kind: RecordKind) throws(RecordError) {
+    if entries[place]!.isFollowing, entries[place]!.block == nil { throw .unexpected(kind) }
   }
 
   private mutating func reject(_ primary: Handle, because reason: UnreplicateReason) {

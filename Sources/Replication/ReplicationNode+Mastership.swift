@@ -38,21 +38,28 @@ extension ReplicationNode {
       throw .wrongPhase(handle, entries[place]!.phase, wanted: "snooping")
     }
     let entry = entries[place]!
-    let snoop = entry.snoop!
+    var snoop = entry.snoop!
     let block: ControlBlock = entry.block
+    if planted(.unacknowledgedSkippedAtMerge) { snoop.unacknowledged.acknowledge(upTo: block.sendNext) }
     entries[place]!.phase = .merging
 
-    // The window's right edge must not move back, and cannot be further off than a window field can say.
-    let scale = UInt32(block.negotiated.receiveWindowScale ?? 0)
-    let window = min(max(block.receiveEdge - snoop.reassembly.next, 0), 65_535 << Int(scale))
+    // The window's right edge must not move back, and cannot be further off than a window field can say, which
+    // counts in units and from behind a FIN.
+    let edge = planted(.windowEdgeBackAtMerge) ? block.advertisedEdge : block.receiveEdge
+    let unit = 1 << Int(block.negotiated.receiveWindowScale ?? 0)
+    let finCount = snoop.reassembly.isComplete ? 1 : 0
+    let field = min(max(edge - snoop.reassembly.acknowledgeable, 0) + unit - 1, 65_535 * unit) / unit
+    let window = field * unit + finCount
     // The primary's clock went on after the last value heard of; what it sent meanwhile must not be ahead
     // of what this RE sends, or the peer would take it for an old duplicate (RFC 7323, section 5).
     let elapsed = UInt32(truncatingIfNeeded: (now - snoop.timestampHeard).milliseconds)
+    let advance = planted(.clockNotAdvancedAtMerge) ? 0 : elapsed &+ Self.timestampAllowance
     return MergePlan(
       flow: entry.flow!, block: block, sendUnacknowledged: snoop.unacknowledged.start,
       sendQueue: snoop.unacknowledged.bytes, receiveNext: snoop.reassembly.next,
-      receiveWindow: UInt32(window), timestamp: block.timestampSent &+ elapsed &+ Self.timestampAllowance,
-      finSent: snoop.finSent != nil, finReceived: snoop.reassembly.isComplete, options: snoop.options)
+      receiveWindow: UInt32(window), timestamp: block.timestampSent &+ advance,
+      finSent: snoop.finSent != nil && !planted(.finForgottenAtMerge),
+      finReceived: snoop.reassembly.isComplete, options: snoop.options)
   }
 
   /// Milliseconds between the old primary's last timestamp and the first of the new one, beyond the time
@@ -77,7 +84,7 @@ extension ReplicationNode {
   mutating func obey(_ outputs: [PairArbiter.Output], now: Instant) {
     for output in outputs {
       switch output {
-      case .grantLease(let duration): actions.append(.grantLease(duration))
+      case .grantLease(let duration, let limit): actions.append(.grantLease(duration, notAfter: limit))
       case .renewLease(let duration): actions.append(.renewLease(duration))
       case .revokeLease: actions.append(.revokeLease)
       case .sendKeepalives:
@@ -87,6 +94,7 @@ extension ReplicationNode {
       case .probe: actions.append(.probe)
       case .becamePrimary(let pairsAreValid):
         if !pairsAreValid { voidPairs() }
+        takeBack(now: now)
         actions.append(.takeAddresses)
       case .becameSecondary:
         silenceAll()
@@ -98,9 +106,10 @@ extension ReplicationNode {
         writer.integer(echo)
         actions.append(.send(writer.record()))
       case .sendRequest: actions.append(.send(ByteWriter(.mastershipRequest).record()))
-      case .closeLink(let reason): actions.append(.closeLink(reason))
+      case .closeLink(let reason): closeLink(reason)
       case .voidPairs: voidPairs()
       case .peerPairsAreVoid: releaseSevered()
+      case .connectionsMayHaveMoved: silenceReplicated()
       case .log(let text): say(.info, "mastership: \(text)")
       }
     }
@@ -144,21 +153,55 @@ extension ReplicationNode {
     }
   }
 
-  /// Old primary: falls silent, and says so behind everything it has said before.
+  /// Old primary: falls silent, and says so behind everything it has said before. Its connections stay until
+  /// the other RE is known to be primary: that may never have got the word.
   private mutating func handOver(term: UInt64, echo: Int64, now: Instant) {
-    actions.append(.revokeLease)
+    sendDirtyBlocks(now: now)
+    if !planted(.leaseOutlivesHandover) { actions.append(.revokeLease) }
     for (flow, _) in flows { forwards[flow] = now + .seconds(2) }
-    silenceAll()
-    actions.append(.dropAddresses)
     var writer = ByteWriter(.mastershipHandover)
     writer.integer(term)
     writer.integer(echo)
     actions.append(.send(writer.record()))
   }
 
+  /// Primary again, after it had handed mastership over and nobody took it: its connections go on. The other
+  /// RE must not merge its pairs any more.
+  private mutating func takeBack(now: Instant) {
+    for place in entries.indices {
+      switch entries[place]?.phase {
+      case .starting: refuse(place, .handoverFailed)
+      case .replicating: takeBack(place, because: .handoverFailed, now: now)
+      case .ending(let reason): takeBack(place, because: reason, now: now)
+      default: break
+      }
+    }
+    for (flow, _) in forwards {
+      forwards[flow] = nil
+      if flows[flow] == nil { actions.append(.unsteer(flow)) }
+    }
+  }
+
+  private mutating func takeBack(_ place: Int, because reason: UnreplicateReason, now: Instant) {
+    if case .up = linkState {
+      entries[place]!.phase = .replicating
+      endReplication(place, because: reason, now: now)
+    } else {
+      finishReplication(place, because: reason)
+    }
+  }
+
   /// Sockets of a former primary die without a word; steering stays, so that what still arrives for them
   /// does not reach a kernel that would answer with a reset.
   private mutating func silenceAll() {
+    silenceReplicated()
+    for case .some(let entry) in entries {
+      if case .unreplicated = entry.phase { actions.append(.silence(entry.handle)) }
+    }
+  }
+
+  /// The connections that the other RE has, or may have had.
+  private mutating func silenceReplicated() {
     for place in entries.indices {
       guard let entry = entries[place] else { continue }
       switch entry.phase {
@@ -178,9 +221,7 @@ extension ReplicationNode {
           sayCleanedUp(handle)
           actions.append(.unreplicated(handle, .mastershipLost))
         }
-      case .unreplicated:
-        actions.append(.silence(entry.handle))
-      case .allocated, .attached, .receiving, .snooping, .merging: break
+      case .allocated, .attached, .receiving, .snooping, .merging, .unreplicated: break
       }
     }
     pump()

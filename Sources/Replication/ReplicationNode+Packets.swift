@@ -17,6 +17,10 @@ extension ReplicationNode {
       return .pass
     }
     switch entries[place]!.phase {
+    case .replicating where !speaksForConnections:
+      // Handed over: what is not known to the other RE must not leave, nor need it.
+      statistics.droppedAsSecondary += 1
+      return .drop
     case .replicating:
       return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
     case .starting, .ending:
@@ -43,6 +47,8 @@ extension ReplicationNode {
     statistics.inboundPackets += 1
     guard let place = flows[packet.inboundFlow] else { return strayInbound(packet.inboundFlow, byteCount) }
     switch entries[place]!.phase {
+    case .replicating where !speaksForConnections:
+      return strayInbound(packet.inboundFlow, byteCount)
     case .replicating:
       return receiveReplicated(
         packet.segment, place, reference: reference, byteCount: byteCount, now: now,
@@ -50,7 +56,7 @@ extension ReplicationNode {
     case .starting, .merging:
       return wait(place, reference, byteCount)
     case .snooping where arbiter.phase == .primary:
-      return wait(place, reference, byteCount)
+      return planted(.packetOvertakesTheMerge) ? .pass : wait(place, reference, byteCount)
     case .ending, .unreplicated:
       return .pass
     case .allocated, .attached, .receiving, .snooping:
@@ -100,23 +106,21 @@ extension ReplicationNode {
   private mutating func sendReplicated(
     _ segment: TCPSegment, _ place: Int, reference: FrameReference, byteCount: Int, now: Instant
   ) -> Verdict {
-    // An acknowledgement of bytes that are not in the log would be the end of promise 1. It means that
-    // the kernel took in what this node did not: the secondary is out of step for good.
-    if segment.flags.contains(.ack),
-      segment.acknowledgment > entries[place]!.inbound.acknowledgeable
-    {
-      say(
-        .error,
-        "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), "
-          + "log has \(entries[place]!.inbound.acknowledgeable)")
-      endReplication(place, because: .diverged, now: now)
-      return wait(place, reference, byteCount)
+    // An acknowledgement of bytes that are not in the log would be the end of promise 1. The kernel may have
+    // had them before replication began, ahead of others; or it took in what this node did not. As long as
+    // they are not acknowledged the peer sends them again, and then they are logged.
+    if segment.flags.contains(.ack), segment.acknowledgment > entries[place]!.inbound.acknowledgeable {
+      return refuseAcknowledgment(segment, place, reference: reference, byteCount: byteCount, now: now)
     }
+    entries[place]!.unknownAcknowledgedSince = nil
 
     let scale = segment.flags.contains(.syn) ? 0 : entries[place]!.block.negotiated.receiveWindowScale ?? 0
     let window = UInt32(segment.window) << UInt32(scale)
-    // In strict mode the kernel has been given only what is safe already, and cannot acknowledge more.
-    var required = configuration.mode == .overlap ? entries[place]!.inbound.position : 0
+    // Also in strict mode, where the kernel is given only what is safe: it may have had bytes before replication
+    // began that are in the log by now, and are not safe yet.
+    var required =
+      planted(.acknowledgementPassesUnheld)
+      ? 0 : entries[place]!.inbound.requirement(of: segment.acknowledgment, acknowledged: log.acknowledged)
 
     switch entries[place]!.outbound.judge(segment) {
     case .new where entries[place]!.pausedSince != nil, .gap where entries[place]!.pausedSince != nil:
@@ -125,7 +129,7 @@ extension ReplicationNode {
       statistics.droppedForGap += 1
       return .drop
     case .new(let sequence):
-      guard log.unacknowledgedBytes < configuration.holdLimit else {
+      guard log.unacknowledgedBytes < configuration.holdLimit || planted(.holdingIsUnbounded) else {
         statistics.droppedForLimit += 1
         return .drop
       }
@@ -144,13 +148,13 @@ extension ReplicationNode {
         entries[place]!.block.receiveEdge, at: required, acknowledged: log.acknowledged)
 
     case .known:
-      if !segment.payload.isEmpty || segment.flags.contains(.fin) {
+      if !segment.payload.isEmpty || segment.flags.contains(.fin), !planted(.retransmissionPassesUnheld) {
         required = max(required, entries[place]!.outbound.position)
       }
       let before: ControlBlock = entries[place]!.block
       noteSent(segment, place, window: window)
       let edge = entries[place]!.block.receiveEdge
-      if edge > entries[place]!.announcedEdge {
+      if edge > entries[place]!.announcedEdge, !planted(.windowEdgeNotAwaited) {
         required = appendBlock(place, now: now)
       } else {
         required = max(
@@ -170,6 +174,56 @@ extension ReplicationNode {
     return hold(place, reference, byteCount, until: required)
   }
 
+  /// The kernel acknowledges what is not in the log: for a while the segment is lost. If it goes on so, the
+  /// secondary is out of step for good.
+  private mutating func refuseAcknowledgment(
+    _ segment: TCPSegment, _ place: Int, reference: FrameReference, byteCount: Int, now: Instant
+  ) -> Verdict {
+    let since = entries[place]!.unknownAcknowledgedSince ?? now
+    entries[place]!.unknownAcknowledgedSince = since
+    guard now - since >= timeouts.prl else {
+      statistics.droppedForUnknownAcknowledgment += 1
+      acknowledgeWhatIsSafe(segment, place, now: now)
+      return .drop
+    }
+    say(
+      .error,
+      "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), "
+        + "log has \(entries[place]!.inbound.acknowledgeable)")
+    endReplication(place, because: .diverged, now: now)
+    return wait(place, reference, byteCount)
+  }
+
+  /// Tells the peer how far the log has its bytes, in place of the kernel, which has them further: so that the
+  /// peer sends the others again.
+  private mutating func acknowledgeWhatIsSafe(_ segment: TCPSegment, _ place: Int, now: Instant) {
+    let entry = entries[place]!
+    let block: ControlBlock = entry.block
+    let unit = 1 << Int(block.negotiated.receiveWindowScale ?? 0)
+    let number = entry.inbound.acknowledgeable
+    // The window's right edge: not behind what was advertised, nor beyond what the kernel will advertise.
+    let field = (segment.acknowledgment - number + Int(segment.window) * unit) / unit
+    let edge = number + field * unit
+    if edge > entry.announcedEdge {
+      // The secondary has to know of it first; the peer will ask again.
+      entries[place]!.block.receiveEdge = .later(block.receiveEdge, edge)
+      appendBlock(place, now: now)
+      return
+    }
+    guard number > block.receiveAcknowledged, field <= 65_535, edge >= block.advertisedEdge,
+      entries[place]!.inbound.requirement(of: number, acknowledged: log.acknowledged) <= log.acknowledged,
+      entries[place]!.requirement(ofEdge: edge, acknowledged: log.acknowledged) <= log.acknowledged
+    else { return }
+    entries[place]!.block.noteSent(
+      end: block.sendNext, acknowledgment: number, window: UInt32(field * unit), timestamps: segment.timestamps)
+    markDirty(place)
+    actions.append(
+      .acknowledge(
+        Acknowledgment(
+          flow: entry.flow!, sequence: block.sendNext, acknowledgment: number, window: UInt16(field),
+          timestamps: segment.timestamps)))
+  }
+
   private mutating func noteSent(_ segment: TCPSegment, _ place: Int, window: UInt32) {
     guard segment.flags.contains(.ack) else { return }
     entries[place]!.block.noteSent(
@@ -178,9 +232,10 @@ extension ReplicationNode {
   }
 
   private mutating func hold(
-    _ place: Int, _ reference: FrameReference, _ byteCount: Int, until required: LogPosition
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, until required: LogPosition,
+    isUnjudged: Bool = false
   ) -> Verdict {
-    guard holds.byteCount + byteCount <= configuration.holdLimit else {
+    guard holds.byteCount + byteCount <= configuration.holdLimit || planted(.holdingIsUnbounded) else {
       statistics.droppedForLimit += 1
       return .drop
     }
@@ -188,7 +243,7 @@ extension ReplicationNode {
     holds.append(
       HoldQueue.Entry(
         required: max(required, holds.lastRequired), frame: reference, byteCount: Int32(byteCount),
-        socket: Int32(place), generation: entries[place]!.handle.generation))
+        socket: Int32(place), generation: entries[place]!.handle.generation, isUnjudged: isUnjudged))
     return .hold
   }
 
@@ -207,10 +262,10 @@ extension ReplicationNode {
     // Whatever is not logged now waits like what is: the kernel may see it otherwise, since what it has
     // taken in is behind what this node has seen.
     let carriesBytes = !segment.payload.isEmpty || segment.flags.contains(.fin)
-    var required = carriesBytes ? stream.position : 0
+    var required = carriesBytes && !planted(.copyDeliveredUnheld) ? stream.position : 0
     if block.isOldDuplicate(segment.timestamps) {
       statistics.oldDuplicates += 1
-      return deliver(place, reference, byteCount, after: required)
+      return deliver(place, reference, byteCount, after: required, isUnjudged: true)
     }
     if segment.flags.contains(.rst) {
       actions.append(.inspect(entries[place]!.handle))
@@ -218,20 +273,22 @@ extension ReplicationNode {
     }
 
     // An old duplicate or a forgery: the kernel takes neither its bytes nor its acknowledgement.
-    guard block.accepts(segment) else { return deliver(place, reference, byteCount, after: required) }
+    guard block.accepts(segment) else {
+      return deliver(place, reference, byteCount, after: required, isUnjudged: true)
+    }
 
     switch stream.judge(segment) {
     case .tooFragmented:
       statistics.droppedForLimit += 1
       return .drop
-    case .new where entries[place]!.pausedSince != nil:
+    case .new where entries[place]!.pausedSince != nil || planted(.onePausesAll) && !paused.isEmpty:
       return wait(place, reference, byteCount)
     case .new(let sequence):
-      guard log.unacknowledgedBytes < configuration.holdLimit else {
+      guard log.unacknowledgedBytes < configuration.holdLimit || planted(.holdingIsUnbounded) else {
         statistics.droppedForLimit += 1
         return .drop
       }
-      guard checksumIsValid() else {
+      guard checksumIsValid() || planted(.damageIsLogged) else {
         statistics.droppedForChecksum += 1
         return .drop
       }
@@ -275,14 +332,17 @@ extension ReplicationNode {
     return deliver(place, reference, byteCount, after: required)
   }
 
+  /// - Parameter isUnjudged: what it carries is not in the log: it is judged again before it is delivered, since
+  ///   the kernel may have opened its window meanwhile.
   private mutating func deliver(
-    _ place: Int, _ reference: FrameReference, _ byteCount: Int, after required: LogPosition
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, after required: LogPosition,
+    isUnjudged: Bool = false
   ) -> Verdict {
     guard configuration.mode == .strict, required > log.acknowledged else {
       statistics.passedAtOnce += 1
       return .pass
     }
-    return hold(place, reference, byteCount, until: required)
+    return hold(place, reference, byteCount, until: required, isUnjudged: isUnjudged)
   }
 
   private mutating func noteReceived(_ record: SegmentRecord, segmentSequence: SequenceNumber, _ place: Int) {
@@ -308,9 +368,10 @@ extension ReplicationNode {
       let place = Int(head.socket)
       let entry = entries[place]
       let isCurrent = entry != nil && entry!.handle.generation == head.generation
-      if head.required <= log.acknowledged {
+      let waits = isCurrent && (entry!.phase == .replicating || entry!.isEnding)
+      if head.required <= log.acknowledged + (planted(.releasedOnePositionEarly) ? 1 : 0) {
         statistics.releasedAfterAcknowledgement += 1
-      } else if isCurrent, entry!.phase == .replicating || entry!.isEnding {
+      } else if waits || planted(.endedSocketBlocksTheQueue) {
         return
       } else {
         statistics.releasedAfterUnreplication += 1
@@ -321,7 +382,7 @@ extension ReplicationNode {
         statistics.discardedAfterHandover += 1
         actions.append(.discard(head.frame))
       } else {
-        actions.append(.release(head.frame))
+        actions.append(head.isUnjudged && waits ? .replay(head.frame) : .release(head.frame))
       }
     }
   }

@@ -96,6 +96,7 @@ extension ReplicationNode {
 
     var block = ByteWriter(.psrmSnapshot, to: peer)
     snapshot.block.write(to: &block)
+    block.sequence(snapshot.sendStart)
     block.boolean(snapshot.finSent)
     block.boolean(snapshot.finReceived)
     append(block.record(), layer: .psrm, place: place, now: now)
@@ -114,7 +115,7 @@ extension ReplicationNode {
     entries[place]!.block = snapshot.block
     entries[place]!.beginAnnouncing(snapshot.block.receiveEdge)
     entries[place]!.outbound = OutboundStream(
-      next: snapshot.block.sendUnacknowledged + snapshot.sendQueue.count, position: position,
+      next: snapshot.sendStart + snapshot.sendQueue.count, position: position,
       finSent: snapshot.finSent)
     entries[place]!.inbound = InboundStream(
       next: snapshot.block.receiveNext - finCount, position: position, finReceived: snapshot.finReceived)
@@ -125,7 +126,8 @@ extension ReplicationNode {
     _ bytes: [UInt8], kind: RecordKind, to peer: Handle, place: Int, now: Instant
   ) {
     let step = min(256 << 10, configuration.recordLimit - RecordHeader.byteCount - 4)
-    for start in stride(from: 0, to: bytes.count, by: step) {
+    let end = planted(.onlyFirstPieceCopied) ? min(step, bytes.count) : bytes.count
+    for start in stride(from: 0, to: end, by: step) {
       let piece = bytes[start..<min(start + step, bytes.count)]
       var writer = ByteWriter(kind, to: peer, capacity: piece.count + 4)
       writer.byteArray(piece)
@@ -185,11 +187,12 @@ extension ReplicationNode {
     // Before the snapshot has gone out the secondary has nothing that it could merge.
     if entries[place]!.block == nil { return refuse(place, reason) }
     entries[place]!.phase = .ending(reason)
-    if case .up = linkState {
+    if case .up = linkState, speaksForConnections {
       var writer = ByteWriter(.ihaEnd, to: entries[place]!.peer!)
       writer.integer(reason.rawValue)
       append(writer.record(), layer: .iha, place: place, now: now)
     }
+    if planted(.finishedBeforeTheSecondary), reason != .closed { finishReplication(place, because: reason) }
   }
 
   /// The secondary has let go: the socket goes on alone.
@@ -202,7 +205,7 @@ extension ReplicationNode {
     statistics.socketsUnreplicated += 1
     sayCleanedUp(handle)
     actions.append(.unreplicated(handle, reason))
-    for frame in takeWaiting(place) {
+    for frame in takeWaiting(place) where !planted(.waitingFramesLeak) {
       actions.append(reason == .mastershipLost ? .discard(frame.reference) : .release(frame.reference))
     }
     pump()

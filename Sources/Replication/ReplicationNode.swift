@@ -22,7 +22,7 @@ public struct ReplicationNode {
     public var holdLimit: Int
     /// Bytes of one record, at most.
     public var recordLimit: Int
-    /// Tells this run of the engine from all before; a clock reading will do.
+    /// Tells this run of the engine from all others: a random number. A clock may have been set back.
     public var incarnation: UInt64
 
     public init(
@@ -53,7 +53,7 @@ public struct ReplicationNode {
   enum LinkState {
     case down
     /// Connected, and our hello is sent.
-    case greeting
+    case greeting(since: Instant)
     case up(Hello)
   }
 
@@ -79,6 +79,8 @@ public struct ReplicationNode {
 
   var linkState = LinkState.down
   var session: UInt64
+  /// The other RE cannot merge what it had from the link before this one any more.
+  var formerPairsAreVoid = true
   /// The other RE's name for the last link.
   var peerSession: UInt64 = 0
   /// The other RE's name for the last link whose pairs were given up here.
@@ -92,7 +94,7 @@ public struct ReplicationNode {
   public init(_ configuration: Configuration, now: Instant) {
     self.configuration = configuration
     timeouts = configuration.timeouts
-    session = configuration.incarnation
+    session = configuration.incarnation &* Hello.sessionsPerIncarnation
     handles = HandleTable(slot: configuration.slot, limit: configuration.socketLimit)
     arbiter = PairArbiter(
       slot: configuration.slot, priority: configuration.priority, timing: configuration.timing, now: now)
@@ -103,7 +105,7 @@ public struct ReplicationNode {
   /// To be called every few milliseconds.
   public mutating func tick(now: Instant) {
     obey(arbiter.tick(now: now), now: now)
-    if case .up = linkState {
+    if case .up = linkState, speaksForConnections, !planted(.timeoutsNeverFire) {
       var late: [(handle: Handle, reason: UnreplicateReason)] = []
       log.overdue(at: now, timeouts: timeouts) { late.append(($0, .timeout(of: $1))) }
       for (handle, reason) in late {
@@ -113,10 +115,15 @@ public struct ReplicationNode {
       }
       endStalled(now: now)
     }
+    if case .greeting(let since) = linkState, now - since >= configuration.timing.greeting {
+      // Nothing more is sent before the other RE has greeted: a connection that died would never show it.
+      closeLink("no greeting for \(configuration.timing.greeting.milliseconds) ms")
+    }
     if !forwards.isEmpty {
       for (flow, until) in forwards where now >= until {
         forwards[flow] = nil
-        actions.append(.unsteer(flow))
+        // It may have come back meanwhile.
+        if flows[flow] == nil { actions.append(.unsteer(flow)) }
       }
     }
     flushBlocks(now: now)
@@ -124,7 +131,7 @@ public struct ReplicationNode {
 
   /// A secondary's application that does not read for as long as PRL may take is not worth waiting for.
   private mutating func endStalled(now: Instant) {
-    for place in paused {
+    for place in paused.sorted() {
       guard let since = entries[place]?.pausedSince, entries[place]!.phase == .replicating else {
         paused.remove(place)
         continue
@@ -204,11 +211,20 @@ public struct ReplicationNode {
   /// Sends the control blocks that changed in ways no segment record told. To be called when a batch of
   /// packets is done.
   public mutating func flushBlocks(now: Instant) {
-    guard !dirty.isEmpty else { return }
+    // Nothing may follow a handover in the log.
+    if !dirty.isEmpty, speaksForConnections { sendDirtyBlocks(now: now) }
+  }
+
+  /// Whether what its connections do is still news for the other RE.
+  var speaksForConnections: Bool { arbiter.phase == .primary || arbiter.phase == .suspended }
+
+  mutating func sendDirtyBlocks(now: Instant) {
     for place in dirty {
       guard entries[place] != nil, entries[place]!.blockIsDirty else { continue }
       entries[place]!.blockIsDirty = false
-      if entries[place]!.phase == .replicating { appendBlock(place, now: now) }
+      if entries[place]!.phase == .replicating, !planted(.controlBlockNeverFlushed) {
+        appendBlock(place, now: now)
+      }
     }
     dirty.removeAll(keepingCapacity: true)
   }

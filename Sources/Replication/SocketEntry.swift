@@ -65,6 +65,8 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
+  /// Primary: since when the kernel acknowledges what is not in the log.
+  var unknownAcknowledgedSince: Instant?
   /// Primary: since when the secondary wants nothing new.
   var pausedSince: Instant?
   /// Secondary: whether it told the primary so.
@@ -145,21 +147,29 @@ public struct SocketSnapshot: Sendable {
   /// What the application has not read, up to RCV.NXT; without FIN.
   public var receiveQueue: [UInt8]
   public var finSent: Bool
+  /// The peer has acknowledged our FIN: SND.UNA counts it.
+  public var finAcknowledged: Bool
   public var finReceived: Bool
   /// Socket options, in the engine's own encoding.
   public var options: [UInt8]
 
   public init(
-    block: ControlBlock, sendQueue: [UInt8], receiveQueue: [UInt8], finSent: Bool, finReceived: Bool,
-    options: [UInt8]
+    block: ControlBlock, sendQueue: [UInt8], receiveQueue: [UInt8], finSent: Bool, finAcknowledged: Bool,
+    finReceived: Bool, options: [UInt8]
   ) {
     self.block = block
     self.sendQueue = sendQueue
     self.receiveQueue = receiveQueue
     self.finSent = finSent
+    self.finAcknowledged = finAcknowledged
     self.finReceived = finReceived
     self.options = options
   }
+}
+
+extension SocketSnapshot {
+  /// Sequence number of the first byte of the send queue: SND.UNA, not counting a FIN.
+  var sendStart: SequenceNumber { block.sendUnacknowledged - (finAcknowledged ? 1 : 0) }
 }
 
 /// What a merge has to bring into the kernel. Sequence numbers in it count no FIN.
@@ -173,7 +183,8 @@ public struct MergePlan: Sendable {
   /// Sequence number behind the last byte received in order. What the application has not read of them
   /// goes into the receive queue.
   public var receiveNext: SequenceNumber
-  /// The receive window to restore, in bytes from `receiveNext`.
+  /// The receive window to restore, in bytes from `receiveNext`: from behind the peer's FIN, if that was
+  /// received, a whole number of units of the window field.
   public var receiveWindow: UInt32
   /// The timestamp clock must start here or later.
   public var timestamp: UInt32

@@ -10,6 +10,8 @@ public struct Statistics: Sendable, Hashable {
   public var releasedAfterUnreplication: UInt64 = 0
   public var discardedAfterHandover: UInt64 = 0
   public var droppedForGap: UInt64 = 0
+  /// Outgoing segments that acknowledged what was not in the log.
+  public var droppedForUnknownAcknowledgment: UInt64 = 0
   public var droppedForLimit: UInt64 = 0
   public var droppedForChecksum: UInt64 = 0
   public var droppedAsSecondary: UInt64 = 0

@@ -55,7 +55,7 @@ public final class EchoServer {
   let engine: EngineClient
   let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: readByteCount, alignment: 64)
   private let connectToEngine: EngineClient.Connector
-  private let signals: TerminationSignals
+  private let signals: AwaitedSignals
   private let peerListener: ListeningSocket
   private let instanceListener: ListeningSocket?
   let otherAddress: SocketAddress?
@@ -97,7 +97,7 @@ public final class EchoServer {
     self.options = options
     self.line = line
     self.connectToEngine = connectToEngine
-    signals = try TerminationSignals()
+    signals = try AwaitedSignals(SIGINT, SIGTERM)
     poll = try EventPoll()
     engine = EngineClient(mailbox: try Mailbox())
     peerListener = try ListeningSocket(
@@ -275,7 +275,7 @@ public final class EchoServer {
   }
 
   private func tick(_ now: UInt64) {
-    if signals.take() { end() }
+    if signals.take() != nil { end() }
     if !options.isPlain, endAt == nil {
       if part == .secondary, channel == nil { connectToPrimary() }
       expireOffers(now)

@@ -7,8 +7,8 @@ import Glibc
 /// for granted: every answer is compared with what was sent, byte for byte, and an end that it did not ask
 /// for is a failure.
 ///
-/// SIGINT, SIGTERM and the end of `duration` stop the sending; answers that are out are awaited for up to
-/// 5 seconds.
+/// SIGINT, SIGTERM and the end of `duration` stop the sending; answers that are out are awaited until nothing
+/// has come for 5 seconds. SIGUSR1 makes it a peer that sends but does not read, until SIGUSR2.
 public final class TrafficPeer {
   /// One place for a connection; the connection itself is made anew in every round.
   private final class Seat {
@@ -51,14 +51,14 @@ public final class TrafficPeer {
 
   private static let readByteCount = 256 * 1024
   private static let tickMilliseconds: Int32 = 100
-  /// How long answers are awaited after the sending has stopped, in nanoseconds.
+  /// How long a silence is borne after the sending has stopped, in nanoseconds.
   private static let patience: UInt64 = 5_000_000_000
   private static let failuresKept = 20
 
   private let options: TrafficPeerOptions
   private let line: LineOutput
   private let complaint: LineOutput
-  private let signals: TerminationSignals
+  private let signals: AwaitedSignals
   private let poll: EventPoll<Seat>
   private let remote: SocketAddress
   private let local: SocketAddress?
@@ -70,6 +70,9 @@ public final class TrafficPeer {
   private var pausing: [(seat: Seat, until: UInt64)] = []
   private var pausingHead = 0
   private var stoppedAt: UInt64?
+  /// When something came last, on any connection.
+  private var heardAt: UInt64 = 0
+  private var isReading = true
   private var summary = TrafficSummary()
   private var histogram = LatencyHistogram()
 
@@ -84,7 +87,7 @@ public final class TrafficPeer {
     self.line = line
     self.complaint = complaint
     self.options = options
-    signals = try TerminationSignals()
+    signals = try AwaitedSignals(SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
     poll = try EventPoll()
     remote = try SocketAddress(host: options.host, port: options.port, isNumeric: false)
     local = try options.sourceAddress.map { try SocketAddress(host: $0, port: 0, isNumeric: true) }
@@ -110,8 +113,15 @@ public final class TrafficPeer {
       try poll.wait(milliseconds: waitingTime(stopAt), handle)
       let now = MonotonicClock.nanoseconds
       resumePaused(now)
-      if signals.take() || stopAt.map({ now >= $0 }) ?? false { stop(now) }
-      if let stoppedAt, now >= stoppedAt + Self.patience { break }
+      while let signal = signals.take() {
+        switch signal {
+        case SIGUSR1: read(false)
+        case SIGUSR2: read(true)
+        default: stop(now)
+        }
+      }
+      if let stopAt, now >= stopAt { stop(now) }
+      if let stoppedAt, now >= max(stoppedAt, heardAt) + Self.patience { break }
     }
     let end = MonotonicClock.nanoseconds
     for seat in seats where seat.socket != nil {
@@ -202,10 +212,23 @@ public final class TrafficPeer {
     }
   }
 
+  /// Begins to read, or ceases.
+  private func read(_ isReading: Bool) {
+    self.isReading = isReading
+    for seat in seats {
+      switch seat.state {
+      case .open: watch(seat, seat.connection.output.isEmpty ? .read : [.read, .write])
+      case .closing: watch(seat, .read)
+      case .connecting, .over: break
+      }
+    }
+  }
+
   private func receive(_ seat: Seat) {
     guard let socket = seat.socket else { return }
     switch StreamSocket.read(socket.number, into: buffer) {
     case .bytes(let count):
+      heardAt = MonotonicClock.nanoseconds
       summary.bytesReceived += UInt64(count)
       take(UnsafeRawBufferPointer(rebasing: buffer[..<count]), seat)
     case .ended:
@@ -257,7 +280,7 @@ public final class TrafficPeer {
   private func watch(_ seat: Seat, _ interest: EventPoll<Seat>.Interest) {
     guard let socket = seat.socket else { return }
     do {
-      try poll.change(socket.number, to: interest)
+      try poll.change(socket.number, to: isReading ? interest : interest.subtracting(.read))
     } catch {
       fail(seat, "\(error)")
     }
@@ -322,7 +345,7 @@ public final class TrafficPeer {
   private func stop(_ now: UInt64) {
     guard stoppedAt == nil else { return }
     stoppedAt = now
-    if !options.printsJSON { line("no more is sent, answers are awaited for up to 5 s") }
+    if !options.printsJSON { line("no more is sent, answers are awaited until nothing has come for 5 s") }
     for seat in seats {
       if case .connecting = seat.state {
         summary.connectFailures += 1

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CLinux
 import Engine
+import EngineConfiguration
 import Glibc
 import Logging
 import NIOCore

@@ -1,5 +1,6 @@
 import AllocationCounter
 import Packet
+import Simulation
 import Testing
 
 @testable import Replication
@@ -22,7 +23,7 @@ struct AllocationTests {
   }
 
   @Test func readingAFrameAllocatesNothing() {
-    let conversation = Conversation(number: 0, startAt: 1, capacity: 1_000)
+    let conversation = Conversation(number: 0, startAt: 1, capacity: 1_000, now: Instant(nanoseconds: 0))
     var segment = CraftedSegment(from: conversation, now: 5)
     segment.payload = [UInt8](repeating: 1, count: 1_400)
     let frame = segment.fromPeer(conversation)

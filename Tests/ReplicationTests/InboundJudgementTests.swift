@@ -1,4 +1,5 @@
 import Packet
+import Simulation
 import Testing
 
 @testable import Replication
@@ -129,18 +130,25 @@ import Testing
   }
 
   @Test(
-    "What the kernel acknowledges without the log's knowledge ends replication, and nothing leaves before")
+    "What the kernel acknowledges without the log's knowledge does not leave, and ends replication if it lasts"
+  )
   func diverged() throws {
     var socket = try #require(pair.engines[0].sockets[conversation.flow])
     var output = try #require(socket.retransmission(now: pair.now).first)
     output.acknowledgment += 10
     output.payload = []
     let frame = SimulatedPair.frame(output, from: conversation.flow.local, to: conversation.flow.remote)
-    let verdict = frame.withUnsafeBytes {
-      pair.engines[0].node.outbound(
-        TCPPacket($0)!, reference: FrameReference(9_999), byteCount: frame.count, now: pair.now)
+    func verdict(_ now: Instant) -> Verdict {
+      frame.withUnsafeBytes {
+        pair.engines[0].node.outbound(
+          TCPPacket($0)!, reference: FrameReference(9_999), byteCount: frame.count, now: now)
+      }
     }
-    #expect(verdict == .hold)
+    let timeout = pair.engines[0].node.timeouts.prl
+    #expect(verdict(pair.now) == .drop)
+    #expect(verdict(pair.now + timeout + Nanoseconds(-1)) == .drop)
+    #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .replicating)
+    #expect(verdict(pair.now + timeout) == .hold)
     #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .ending(.diverged))
   }
 

@@ -1,4 +1,5 @@
 import Packet
+import Simulation
 import Testing
 
 @testable import Replication
@@ -78,6 +79,7 @@ import Testing
     bytes += record(.sdrlInitial) { $0.byteArray([10, 11, 12]) }
     bytes += record(.psrmSnapshot) {
       block.write(to: &$0)
+      $0.sequence(block.sendUnacknowledged)
       $0.boolean(false)
       $0.boolean(false)
     }
@@ -209,7 +211,7 @@ import Testing
     let early = run([bytes[...]], &greeting)
     #expect(early.events.count == 1 && early.events[0].hasPrefix("close"), "\(name): \(early.events)")
 
-    node.linkClosed(byPeer: true, carrierLost: false, now: now)
+    node.linkClosed(.endOfStream, now: now)
     node.linkOpened(now: now)
     node.actions = []
     #expect(run([(hello + keepalive)[...]], &node).events == [])
@@ -287,7 +289,7 @@ import Testing
       var node = fresh
       let outcome = run([damaged[...]], &node)
       #expect(outcome.events.count { $0.hasPrefix("close") } <= 1)
-      node.linkClosed(byPeer: true, carrierLost: false, now: now)
+      node.linkClosed(.endOfStream, now: now)
       node.linkOpened(now: now)
       node.actions = []
       #expect(run([hello[...]], &node).events.allSatisfy { !$0.hasPrefix("close") })

@@ -1,4 +1,5 @@
 import Replication
+import Simulation
 import Testing
 
 /// Conversations in which everything happens in an order that only the seed knows, and the primary is lost

@@ -1,4 +1,5 @@
 import Packet
+import Simulation
 import Testing
 
 @testable import Replication

@@ -4,25 +4,28 @@ import Packet
 import Replication
 
 // What comes in from the other RE.
-extension Engine {
+extension Engine: LinkDelegate {
   func linkOpened() {
     node.linkOpened(now: Self.now())
     settle()
   }
 
-  func linkEnded(byPeer: Bool, carrierLost: Bool) {
-    node.linkClosed(byPeer: byPeer, carrierLost: carrierLost, now: Self.now())
+  func linkEnded(_ ending: LinkEnding) {
+    node.linkClosed(ending, now: Self.now())
     settle()
   }
+
+  func linkBatchEnded() { settle() }
+
+  func linkFailed(because reason: String) { fail(because: reason) }
 
   func closeLink(because reason: String) {
     logger.warning("KKCM link closed: \(reason)")
     link.flush()
     link.drop()
-    node.linkClosed(byPeer: false, carrierLost: false, now: Self.now())
+    node.linkClosed(.closedHere, now: Self.now())
   }
 
-  /// - Returns: how many of the bytes were used.
   func linkReceived(_ bytes: UnsafeRawBufferPointer) -> Int {
     let now = Self.now()
     let used = node.linkReceived(bytes, now: now)
@@ -42,6 +45,11 @@ extension Engine {
         }
       }
       giveBack(&batch)
+    }
+    if !steeringAdditions.isEmpty {
+      // A handshake is complete, which may end streams: what comes before the end is shown before it.
+      for action in deferred { perform(action, .link(bytes)) }
+      deferred = []
     }
     flushSteering()
     node.linkBatchEnded(now: now)

@@ -1,3 +1,4 @@
+import EngineConfiguration
 import Logging
 import NIOCore
 import NIOPosix
@@ -11,7 +12,7 @@ import Replication
 /// connections. Records are collected and written together when the event at hand has been dealt with; a
 /// large payload goes out from the buffer it was read into.
 final class Link {
-  private let engine: Engine
+  private let delegate: any LinkDelegate
   private let eventLoop: any EventLoop
   private let configuration: Configuration.Link
   private let slot: UInt8
@@ -31,9 +32,10 @@ final class Link {
   static let batchCapacity = 64 << 10
 
   init(
-    engine: Engine, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8, logger: Logger
+    delegate: any LinkDelegate, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8,
+    logger: Logger
   ) {
-    self.engine = engine
+    self.delegate = delegate
     self.eventLoop = eventLoop
     self.configuration = configuration
     self.slot = slot
@@ -57,7 +59,7 @@ final class Link {
       switch result {
       case .success(let listener): box.value.listener = listener
       case .failure(let error):
-        box.value.engine.fail(
+        box.value.delegate.linkFailed(
           because: "cannot listen for the other RE on \(box.value.configuration.listen): \(error)")
       }
     }
@@ -111,16 +113,16 @@ final class Link {
     self.channel = channel
     self.handler = handler
     batch.clear()
-    engine.linkOpened()
+    delegate.linkOpened()
   }
 
-  func ended(_ channel: any Channel, byPeer: Bool) {
-    if self.channel === channel {
-      self.channel = nil
-      handler = nil
-      engine.linkEnded(byPeer: byPeer, carrierLost: false)
+  func ended(_ handler: LinkHandler, _ ending: LinkEnding) {
+    if self.handler === handler {
+      channel = nil
+      self.handler = nil
+      delegate.linkEnded(ending)
     }
-    if slot == 1, !isStopping, self.channel == nil { connectLater() }
+    if slot == 1, !isStopping, channel == nil { connectLater() }
   }
 
   /// Ends the connection from this side; the engine is told nothing, since it asked.
@@ -141,12 +143,13 @@ final class Link {
 
   // MARK: Input
 
-  func received(_ bytes: ByteBuffer, on channel: any Channel) -> Int {
-    guard self.channel === channel else { return bytes.readableBytes }
-    return bytes.withUnsafeReadableBytes { engine.linkReceived($0) }
+  /// - Returns: how many of the bytes were used; of a connection that is let go of, all.
+  func received(_ bytes: ByteBuffer, from handler: LinkHandler) -> Int {
+    guard self.handler === handler else { return bytes.readableBytes }
+    return bytes.withUnsafeReadableBytes { delegate.linkReceived($0) }
   }
 
-  func batchEnded() { engine.settle() }
+  func batchEnded() { delegate.linkBatchEnded() }
 
   // MARK: Output
 
@@ -200,10 +203,10 @@ final class Link {
 
   /// Puts everything appended so far on the wire.
   func flush() {
-    guard let channel else { return }
+    guard let channel, let handler else { return }
     writeBatch()
     guard hasWritten else { return }
     hasWritten = false
-    channel.flush()
+    handler.flush(channel)
   }
 }

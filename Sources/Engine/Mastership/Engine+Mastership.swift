@@ -1,5 +1,6 @@
 import Control
 import Descriptors
+import EngineConfiguration
 import Glibc
 import LinuxNetworking
 import Logging
@@ -13,13 +14,15 @@ extension Engine {
 
   // MARK: Lease
 
-  func grantLease(_ duration: Nanoseconds?) {
-    var succeeded = true
-    do throws(PacketFilterError) {
-      try filter.grantLease(addresses, for: duration?.duration)
-    } catch {
-      logger.error("lease: \(error)")
-      succeeded = false
+  func grantLease(_ duration: Nanoseconds, notAfter limit: Instant) {
+    var succeeded = Self.now() <= limit
+    if succeeded {
+      do throws(PacketFilterError) {
+        try filter.grantLease(addresses, for: duration.duration)
+      } catch {
+        logger.error("lease: \(error)")
+        succeeded = false
+      }
     }
     node.leaseGranted(succeeded, now: Self.now())
   }
@@ -157,7 +160,7 @@ extension Engine {
     case .primary where !announcedPrimary:
       announcedPrimary = true
       publish(.mastershipGained)
-    case .secondary where announcedPrimary, .handingOver where announcedPrimary:
+    case .secondary where announcedPrimary:
       announcedPrimary = false
       publish(.mastershipLost(reason: "the other RE is primary"))
     default: break

@@ -1,3 +1,4 @@
+import EngineConfiguration
 import LinuxNetworking
 import NIOCore
 import Packet
@@ -61,6 +62,22 @@ extension Engine {
     } else {
       error = tap.write(bytes)
       counters.framesDelivered += 1
+    }
+    if error != 0 { counters.framesRefused += 1 }
+  }
+
+  /// A segment that the protocol sends itself. The kernel finds the way and the peer's hardware address.
+  func send(_ acknowledgment: Acknowledgment) {
+    let flow = acknowledgment.flow
+    let frame = TCPFrameBuilder(
+      sourceMAC: .zero, destinationMAC: .zero, source: flow.local, destination: flow.remote
+    ).frame(
+      sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
+      window: acknowledgment.window, timestamps: acknowledgment.timestamps,
+      payload: UnsafeRawBufferPointer(start: nil, count: 0))
+    let error = frame.withUnsafeBytes {
+      rawSocket.send(
+        UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: flow.remote.address)
     }
     if error != 0 { counters.framesRefused += 1 }
   }

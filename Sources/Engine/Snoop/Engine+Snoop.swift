@@ -1,4 +1,5 @@
 import Descriptors
+import EngineConfiguration
 import Logging
 import NIOCore
 import Replication
@@ -80,7 +81,7 @@ extension Engine {
   /// The protocol is done with the pair: what the application has not read stays readable.
   func retirePair(_ handle: Handle) {
     guard let pair = pairs.removeValue(forKey: handle) else { return }
-    for stream in SnoopStream.allCases { pair.end(stream) }
+    pair.retire()
     if !pair.isFinished { endingPairs.append(pair) }
   }
 

@@ -8,7 +8,8 @@ import NIOCore
 ///
 /// What the socket does not take waits here, up to the configured limit; the protocol lets go of a pair
 /// that passes it. The engine keeps a duplicate of the application's end, so that a merge can take back
-/// what was not read: a byte is then in the live socket or was read here, never both.
+/// what was not read: a byte is then in the live socket or was read here, never both. The duplicate keeps the
+/// stream alive too: that the application has closed its end is seen only once there is to be no merge.
 struct SnoopOutput: ~Copyable {
   enum Progress {
     case done
@@ -23,7 +24,8 @@ struct SnoopOutput: ~Copyable {
   private let number: Int32
   /// Whether everything was written and the end with it.
   private(set) var isFinished = false
-  private let readEnd: OwnedDescriptor
+  /// `nil` when nothing will be taken back.
+  private var readEnd: OwnedDescriptor?
   private var queue = ByteBuffer()
   private var endIsDue = false
   /// Bytes that have been promised and not yet written or queued.
@@ -51,7 +53,7 @@ struct SnoopOutput: ~Copyable {
     _ = shutdown(writeEnd.rawValue, Int32(SHUT_RD))
     number = writeEnd.rawValue
     self.writeEnd = consume writeEnd
-    self.readEnd = readEnd
+    self.readEnd = consume readEnd
     applicationEnd = application.release()
   }
 
@@ -119,6 +121,13 @@ struct SnoopOutput: ~Copyable {
     if queue.readableBytes == 0 { finish() }
   }
 
+  /// Ends the stream behind what waits, and leaves the application alone with it: if it closes its end now,
+  /// what waits is broken.
+  mutating func retire() {
+    end()
+    readEnd = nil
+  }
+
   private mutating func finish() {
     isFinished = true
     writeEnd = nil
@@ -126,10 +135,11 @@ struct SnoopOutput: ~Copyable {
 
   /// Takes back what the application has not read, and ends the stream at that point.
   mutating func takeBack() -> [UInt8] {
+    guard let number = readEnd?.rawValue else { return [] }
     var result: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 64 << 10)
     while true {
-      let count = recv(readEnd.rawValue, &chunk, chunk.count, Int32(MSG_DONTWAIT))
+      let count = recv(number, &chunk, chunk.count, Int32(MSG_DONTWAIT))
       if count > 0 {
         result.append(contentsOf: chunk[..<count])
       } else if count == 0 || errno != EINTR {

@@ -60,6 +60,12 @@ final class SnoopPair {
     }
   }
 
+  /// The protocol is done with both streams.
+  func retire() {
+    rcv.retire()
+    snd.retire()
+  }
+
   func descriptor(of stream: SnoopStream) -> Int32? {
     switch stream {
     case .rcv: rcv.descriptor

@@ -1,5 +1,7 @@
 import Control
+import DequeModule
 import Descriptors
+import EngineConfiguration
 import Glibc
 import LinuxNetworking
 import Logging
@@ -88,12 +90,35 @@ extension Engine {
       return drain(.nothing)
     }
     for (handle, _) in additions {
-      if let pending = pendingReplications[handle] {
-        takeSnapshot(handle, pending)
+      if pendingReplications[handle] != nil {
+        dueSnapshots.append(handle)
       } else {
         node.steered(handle)
+        drain(.nothing)
       }
+    }
+    if !snapshotsGoOn { takeSnapshots() }
+  }
+
+  /// Bytes of sockets' queues that are read in one turn of the event loop: keepalives and the lease must not
+  /// wait for the megabytes that many sockets at once may hold.
+  static let snapshotTurn = 1 << 20
+  static let snapshotPause = TimeAmount.milliseconds(1)
+
+  /// Reads sockets that are to be replicated, in turns, so that everything else has its turn in between.
+  private func takeSnapshots() {
+    snapshotsGoOn = false
+    var byteCount = 0
+    while byteCount < Self.snapshotTurn, let handle = dueSnapshots.popFirst() {
+      guard let pending = pendingReplications[handle] else { continue }
+      byteCount += takeSnapshot(handle, pending)
       drain(.nothing)
+    }
+    guard !dueSnapshots.isEmpty else { return }
+    snapshotsGoOn = true
+    eventLoop.scheduleTask(in: Self.snapshotPause) {
+      self.takeSnapshots()
+      self.settle()
     }
   }
 
@@ -112,14 +137,17 @@ extension Engine {
     }
   }
 
-  private func takeSnapshot(_ handle: Handle, _ pending: PendingReplication) {
+  /// - Returns: how many bytes were in the queues.
+  private func takeSnapshot(_ handle: Handle, _ pending: PendingReplication) -> Int {
     let socket = pending.socket
     do throws(TCPRepairError) {
       let snapshot = try TCPRepair.snapshot(of: socket.descriptor)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
+      return snapshot.sendQueue.count + snapshot.receiveQueue.count
     } catch {
       logger.warning("socket \(handle) cannot be read: \(error)")
       node.snapshotFailed(handle)
+      return 0
     }
   }
 
@@ -328,8 +356,9 @@ extension Engine {
   /// retransmission timeout. A segment without data, where there are none, tells the peer where we stand.
   private func resend(_ plan: MergePlan, timestamp: UInt32) {
     let block = plan.block
-    let window = plan.receiveWindow >> UInt32(block.negotiated.receiveWindowScale ?? 0)
-    let acknowledgment = plan.receiveNext + (plan.finReceived ? 1 : 0)
+    let finCount: UInt32 = plan.finReceived ? 1 : 0
+    let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)
+    let acknowledgment = plan.receiveNext + Int(finCount)
     let builder = TCPFrameBuilder(
       sourceMAC: .zero, destinationMAC: .zero, source: plan.flow.local, destination: plan.flow.remote)
     let timestamps =

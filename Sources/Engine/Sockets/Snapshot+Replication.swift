@@ -11,7 +11,7 @@ extension SocketSnapshot {
     let block = ControlBlock(
       sendUnacknowledged: snapshot.finAcknowledged
         ? snapshot.sendUnacknowledged + 1 : snapshot.sendUnacknowledged,
-      sendNext: snapshot.finAcknowledged ? snapshot.sendNext + 1 : snapshot.sendNext,
+      sendNext: snapshot.finSent ? snapshot.sendNext + 1 : snapshot.sendNext,
       sendWindow: snapshot.sendWindow, sendWindowUpdate: snapshot.sendWindowUpdate,
       maximumSendWindow: snapshot.maximumSendWindow, receiveAcknowledged: snapshot.receiveAcknowledged,
       receiveNext: snapshot.receiveNext + finReceived, receiveWindow: snapshot.receiveWindow,
@@ -22,7 +22,8 @@ extension SocketSnapshot {
         timestamps: snapshot.timestampsEnabled))
     self.init(
       block: block, sendQueue: snapshot.sendQueue, receiveQueue: snapshot.receiveQueue,
-      finSent: snapshot.finSent, finReceived: snapshot.finReceived,
+      finSent: snapshot.finSent, finAcknowledged: snapshot.finAcknowledged,
+      finReceived: snapshot.finReceived,
       options: [snapshot.isIPv6Socket ? 1 : 0] + snapshot.options.encode())
   }
 }

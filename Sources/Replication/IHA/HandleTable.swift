@@ -56,7 +56,7 @@ struct HandleTable {
       round += 1
       lastGeneration = 0
     }
-    lastGeneration += 1
+    lastGeneration += planted(.generationReused) && !freePlaces.isEmpty ? 0 : 1
     let place: Int
     if let free = freePlaces.popLast() {
       place = Int(free)
@@ -74,7 +74,9 @@ struct HandleTable {
   func place(of handle: Handle) throws(HandleError) -> Int {
     guard handle.slot == slot else { throw .foreign(handle) }
     let place = Int(handle.index) % limit
-    if place < handles.count, handles[place] == handle { return place }
+    if place < handles.count, let found = handles[place], found == handle || planted(.staleHandleAccepted) {
+      return place
+    }
     let itsRound = handle.index / UInt32(limit)
     let wasAllocated =
       handle.generation != 0 && place < handles.count

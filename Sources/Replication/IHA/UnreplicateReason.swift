@@ -22,6 +22,8 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
   /// This RE stopped being the primary.
   case mastershipLost
   case merged
+  /// Mastership was handed over, and the other RE did not take it: the connection went on here.
+  case handoverFailed
 
   public var description: String {
     switch self {
@@ -39,6 +41,7 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
     case .notAttached: "no snoop pair attached on the secondary"
     case .mastershipLost: "mastership lost"
     case .merged: "merged"
+    case .handoverFailed: "handover failed"
     }
   }
 

@@ -28,6 +28,14 @@ struct ByteReader {
 
   mutating func handle() throws(RecordError) -> Handle { Handle(rawValue: try integer()) }
 
+  /// A term of mastership. It rises by one with each change; one that is near the end of its range is none,
+  /// and could not be added to.
+  mutating func term() throws(RecordError) -> UInt64 {
+    let term: UInt64 = try integer()
+    guard term <= .max / 2 else { throw .invalidField("term") }
+    return term
+  }
+
   /// A count of 32 bits, then as many bytes.
   mutating func byteArray(limit: Int) throws(RecordError) -> [UInt8] {
     let count = Int(try integer(UInt32.self))

@@ -17,6 +17,8 @@ struct HoldQueue {
     var byteCount: Int32
     var socket: Int32
     var generation: UInt32
+    /// It has to be judged again before it goes.
+    var isUnjudged = false
   }
 
   private var entries = Deque<Entry>()

@@ -10,6 +10,12 @@ struct Hello: Hashable {
   var session: UInt64
   var handleLimit: UInt32
 
+  /// How many links of one run of the engine have names of their own.
+  static let sessionsPerIncarnation: UInt64 = 1 << 20
+
+  /// Tells the run of the engine that made up `session` from all others.
+  static func incarnation(of session: UInt64) -> UInt64 { session / sessionsPerIncarnation }
+
   func record() -> [UInt8] {
     var writer = ByteWriter(.kkcmHello)
     writer.integer(Self.magic)
@@ -120,7 +126,7 @@ public struct Keepalive: Hashable, Sendable {
       throw .invalidField("mastership phase")
     }
     self.phase = phase
-    term = try reader.integer()
+    term = try reader.term()
     priority = try reader.integer()
     sentAt = try reader.integer()
     echo = try reader.integer()

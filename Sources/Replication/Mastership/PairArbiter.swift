@@ -52,6 +52,8 @@ public struct PairTiming: Sendable, Hashable {
   public let probeWait = Nanoseconds.milliseconds(20)
   /// Allowance for timers, above the lease.
   public let margin = Nanoseconds.milliseconds(15)
+  /// How long a new link waits for the other RE to greet.
+  public let greeting: Nanoseconds
   /// How long a starting RE waits for the other one.
   public let startupGrace: Nanoseconds
 
@@ -60,6 +62,7 @@ public struct PairTiming: Sendable, Hashable {
     detection = interval * Int64(misses)
     lease = detection / 2
     license = detection * 2
+    greeting = detection * 3
     startupGrace = max(.seconds(1), detection * 5)
   }
 }
@@ -77,8 +80,9 @@ public struct PairTiming: Sendable, Hashable {
 /// other.
 public struct PairArbiter {
   public enum Output: Hashable, Sendable {
-    /// Put the lease in force, replacing any; `nil` is one without end. Answer with `leaseGranted`.
-    case grantLease(Nanoseconds?)
+    /// Put the lease in force, replacing any. Answer with `leaseGranted`.
+    /// Not after the moment given: this RE may have slept since it decided, and somebody else taken over.
+    case grantLease(Nanoseconds, notAfter: Instant)
     /// Prolong the lease, `nil` for ever, only if it is still in force. Answer with `leaseRenewed`.
     case renewLease(Nanoseconds?)
     case revokeLease
@@ -91,7 +95,8 @@ public struct PairArbiter {
     /// This RE is no longer the primary, or never was: it must not answer for the addresses, and sockets
     /// that it may still have on them must die silently.
     case becameSecondary
-    /// Give mastership to the other RE: silence everything, then send the handover as the last word.
+    /// Give mastership to the other RE: let nothing out any more, then send the handover as the last word.
+    /// Connections stay until `becameSecondary`, or go on with `becamePrimary` if nobody took them.
     case handOver(term: UInt64, echo: Int64)
     /// To the other RE, on the link.
     case sendGrant(term: UInt64, echo: Int64)
@@ -101,6 +106,9 @@ public struct PairArbiter {
     case voidPairs
     /// The other RE cannot or will not merge its pairs any more: sockets may go on alone.
     case peerPairsAreVoid
+    /// This RE was without its lease for a while, and nobody can say whether the other RE took over and is gone
+    /// again: what was replicated must not go on here.
+    case connectionsMayHaveMoved
     case log(String)
   }
 
@@ -152,6 +160,8 @@ public struct PairArbiter {
   private var linkLossIsEvident = false
   private var peer: Peer?
   private var heardOnLink: Instant?
+  /// When anything last came in on the link: a keepalive may wait behind megabytes of records.
+  private var linkMovedAt: Instant?
   private var heardOnUplink: Instant?
   /// Silence is not counted before this moment: this RE was asleep, or had no reason to listen.
   private var listeningSince: Instant
@@ -160,6 +170,10 @@ public struct PairArbiter {
   /// `sentAt` of the other RE's last keepalive: on the link, and on whatever path.
   private var peerSentAt = Int64.min
   private var peerSentAtAnywhere = Int64.min
+  /// Which run of its engine said that: another one may have another clock.
+  private var latestIncarnation: UInt64 = 0
+  /// By our clock: what the other RE last said was true then or later, since it echoed what we sent then.
+  private var peerWasThere: Instant?
   /// By our clock: when we sent the last keepalive that the primary is known to have had.
   private var licensedFrom: Instant?
   /// The primary's pairs at the other RE may still be merged until then.
@@ -167,12 +181,22 @@ public struct PairArbiter {
   private var probing: Probing?
   private var takeoverDecided: Instant?
   private var takeoverIsPlanned = false
+  /// The other RE, which might have taken over before, has said that it did not.
+  private var takeoverIsCertain = false
   /// What the lease will be when the kernel has confirmed the last renewal.
   private var requestedLease = LeaseState.none
+  /// When the last renewal was asked for, and the last that succeeded.
+  private var renewalAskedAt: Instant?
+  private var renewedAt: Instant?
   /// Keepalives no longer promise that the lease ends.
   private var endlessIsAnnounced = false
   /// When the lease was last asked for that another RE has granted.
   private var grantDecided: Instant?
+  /// This RE has handed mastership over, and keeps its connections until it hears that somebody took it.
+  private var keepsConnections = false
+  /// Which run of the other RE's engine may have taken over since this RE last held its lease; `nil` while it
+  /// holds it, or never did.
+  private var possibleSuccessor: UInt64?
 
   public init(slot: UInt8, priority: UInt16, timing: PairTiming, now: Instant) {
     self.slot = slot
@@ -191,50 +215,72 @@ public struct PairArbiter {
 
   // MARK: Events
 
-  public mutating func linkCameUp(now: Instant) {
+  /// Bytes came in on the link, whatever they say.
+  public mutating func linkMoved(now: Instant) { linkMovedAt = now }
+
+  /// - Parameter primaryRestarted: the pairs of the former link are good for a takeover, which comes next.
+  public mutating func linkCameUp(primaryRestarted: Bool, now: Instant) {
     linkIsUp = true
     linkLossIsEvident = false
     heardOnLink = now
+    linkMovedAt = now
+    severedUntil = nil
     peerSentAt = .min
-    licensedFrom = nil
+    if !primaryRestarted { licensedFrom = nil }
   }
 
-  /// - Parameters:
-  ///   - byPeer: the other RE, or its kernel, ended the connection: its engine has let go of its pairs,
-  ///     or is no more.
-  ///   - carrierLost: the cable or the other machine is gone.
-  public mutating func linkWentDown(byPeer: Bool, carrierLost: Bool, now: Instant) -> [Output] {
+  public mutating func linkWentDown(_ ending: LinkEnding, now: Instant) -> [Output] {
     guard linkIsUp else {
-      linkLossIsEvident = linkLossIsEvident || byPeer || carrierLost
+      linkLossIsEvident = linkLossIsEvident || ending.isEvident
       return []
     }
     linkIsUp = false
-    linkLossIsEvident = byPeer || carrierLost
-    switch phase {
-    case .primary, .suspended:
-      if byPeer { return [.peerPairsAreVoid] }
-      severedUntil = (heardOnLink ?? now) + timing.license
-      return []
-    case .starting, .secondary, .takingOver, .handingOver: return []
+    linkLossIsEvident = ending.isEvident
+    guard phase == .primary else { return [] }
+    if ending == .endOfStream, leaseIsCertain(now: now) { return [.peerPairsAreVoid] }
+    severedUntil = (heardOnLink ?? now) + timing.license
+    return []
+  }
+
+  /// Whether the lease is in force at this moment, so that nobody can have taken over. It may have run out
+  /// unnoticed while this RE was asleep.
+  private func leaseIsCertain(now: Instant) -> Bool {
+    switch lease {
+    case .none: false
+    case .timed: renewedAt.map { now - $0 < timing.lease } ?? false
+    case .endless: true
     }
   }
 
   /// A keepalive came in, on the link or on the uplink.
   public mutating func received(_ keepalive: Keepalive, onLink: Bool, now: Instant) -> [Output] {
     guard keepalive.slot != slot else { return [] }
+    // The two paths are not equally fast: what was said before the last that was heard is no news of the other
+    // RE, though of the path, and of what it knew of this one.
+    let incarnation = Hello.incarnation(of: keepalive.session)
+    let isLate = incarnation == latestIncarnation && keepalive.sentAt < peerSentAtAnywhere
     if onLink {
       heardOnLink = now
       peerSentAt = keepalive.sentAt
+    } else {
+      heardOnUplink = now
+    }
+    if isLate {
+      noteLicense(keepalive, onLink: onLink)
+      return []
+    }
+    latestIncarnation = incarnation
+    if onLink {
       peer = Peer(
         phase: keepalive.phase, term: keepalive.term, priority: keepalive.priority,
         uplinkIsRunning: keepalive.uplinkIsRunning, leaseIsTimed: keepalive.leaseIsTimed)
     } else {
-      heardOnUplink = now
       peer?.leaseIsTimed = keepalive.leaseIsTimed
       peer?.phase = keepalive.phase
     }
     peerSentAtAnywhere = keepalive.sentAt
-    term = max(term, phase == .primary ? term : keepalive.term)
+    if keepalive.echoAnywhere != .min { peerWasThere = Instant(nanoseconds: keepalive.echoAnywhere) }
+    if phase != .primary, phase != .suspended { term = max(term, keepalive.term) }
 
     switch (phase, keepalive.phase) {
     case (.primary, .primary), (.suspended, .primary), (.takingOver, .primary):
@@ -247,10 +293,16 @@ public struct PairArbiter {
     case (.handingOver, .primary) where keepalive.term >= term, (.starting, .primary):
       return stepDown(term: keepalive.term, now: now, because: "the other RE is primary")
 
+    case (.secondary, .primary) where keepsConnections:
+      return stepDown(term: keepalive.term, now: now, because: "the other RE is primary")
+
+    case (.suspended, .suspended)
+    where (keepalive.term, keepalive.priority, 1 - keepalive.slot) > (term, priority, 1 - slot):
+      // Both wait to learn whether anybody took over: the other one did, after this one.
+      return stepDown(term: keepalive.term, now: now, because: "the other RE was primary last")
+
     case (.secondary, .primary):
-      if onLink, keepalive.leaseIsTimed, keepalive.echo != .min {
-        licensedFrom = Instant(nanoseconds: keepalive.echo)
-      }
+      noteLicense(keepalive, onLink: onLink)
       // Generated after the primary gave the link up: it is alive and will go on without us.
       if !onLink, !keepalive.linkIsUp, !linkIsUp { return [.voidPairs] }
 
@@ -269,6 +321,13 @@ public struct PairArbiter {
     default: break
     }
     return []
+  }
+
+  private mutating func noteLicense(_ keepalive: Keepalive, onLink: Bool) {
+    guard phase == .secondary, keepalive.phase == .primary, onLink, keepalive.leaseIsTimed,
+      keepalive.echo != .min
+    else { return }
+    licensedFrom = Instant(nanoseconds: keepalive.echo)
   }
 
   /// The other RE says that the pairs of the link that we called `session` are void.
@@ -297,31 +356,58 @@ public struct PairArbiter {
     guard succeeded, now - decided < timing.lease / 2 else {
       enter(.secondary, now: now)
       listeningSince = now
-      return [.revokeLease, .becameSecondary, .log("takeover given up: the lease was not there in time")]
+      return [.revokeLease] + (keepsConnections ? [] : [.becameSecondary])
+        + [.log("takeover given up: the lease was not there in time")]
     }
-    let valid =
-      takeoverIsPlanned || licensedFrom.map { now - $0 < timing.license } ?? false
+    let licensed = licensedFrom.map { now - $0 < timing.license || planted(.licenseNeverExpires) } ?? false
+    let valid = takeoverIsPlanned || licensed
+    let mayHaveMoved = possibleSuccessor != nil && !takeoverIsCertain
+    possibleSuccessor = nil
     lease = .timed
+    renewedAt = takeoverDecided
     severedUntil = nil
+    keepsConnections = false
     enter(.primary, now: now)
-    return [.becamePrimary(pairsAreValid: valid), .sendKeepalives]
+    return (mayHaveMoved ? [.connectionsMayHaveMoved] : [])
+      + [.becamePrimary(pairsAreValid: valid), .sendKeepalives]
   }
 
   public mutating func leaseRenewed(_ succeeded: Bool, now: Instant) -> [Output] {
     guard phase == .primary else { return [] }
-    guard succeeded else { return loseLease(now: now) }
+    guard succeeded else {
+      return planted(.leaseRevivedAfterSleep) ? [.grantLease(timing.lease, notAfter: now + timing.lease)] : loseLease(now: now)
+    }
     lease = requestedLease
+    renewedAt = renewalAskedAt
     return []
   }
 
   public mutating func granted(term: UInt64, echo: Int64, now: Instant) -> [Output] {
     guard phase == .suspended, term == self.term, echo <= now.nanoseconds else { return [] }
-    let left = timing.lease - (now - Instant(nanoseconds: echo))
-    guard left > timing.margin else { return [] }
+    let age = now - Instant(nanoseconds: echo)
+    guard age >= Nanoseconds(0), age < timing.lease - timing.margin else { return [] }
+    let left = timing.lease - age
+    // The same engine says that it is no primary, and knows of no later one: nobody has taken over.
+    let isCertain = possibleSuccessor == latestIncarnation
+    possibleSuccessor = nil
     lease = .timed
+    renewedAt = nil
     enter(.primary, now: now)
     grantDecided = now
-    return [.grantLease(left - timing.margin), .log("lease regained")]
+    return (isCertain ? [] : [.connectionsMayHaveMoved]) + [
+      .grantLease(left - timing.margin, notAfter: now + timing.margin), .log("lease regained"),
+    ]
+  }
+
+  /// The engine at the other end of a new link is not the one that was there before: that one is no more.
+  public mutating func peerRestarted(now: Instant) -> [Output] {
+    takeOver(planned: false, now: now, because: "the primary's engine has restarted")
+  }
+
+  /// Whether the snoop pairs would be good for a takeover: this RE follows a primary that, should it have
+  /// failed, cannot have gone on without it yet.
+  public func isLicensed(now: Instant) -> Bool {
+    phase == .secondary && licensedFrom.map { now - $0 < timing.license } ?? false
   }
 
   /// The other RE has given mastership to this one.
@@ -360,12 +446,15 @@ public struct PairArbiter {
   /// What the next keepalive says. Advances nothing.
   public func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
     Keepalive(
-      slot: slot, phase: phase, term: term, priority: priority, sentAt: now.nanoseconds, echo: peerSentAt,
+      slot: slot, phase: phase, term: term, priority: claim, sentAt: now.nanoseconds, echo: peerSentAt,
       echoAnywhere: peerSentAtAnywhere,
       leaseIsTimed: lease == .timed && !endlessIsAnnounced, uplinkIsRunning: uplinkIsRunning,
       linkIsUp: linkIsUp, session: session,
       voidedSession: voidedSession)
   }
+
+  /// What this RE brings to the question who begins: whoever has connections comes before any priority.
+  private var claim: UInt16 { keepsConnections ? .max : priority }
 
   // MARK: Time
 
@@ -373,8 +462,10 @@ public struct PairArbiter {
   public mutating func tick(now: Instant) -> [Output] {
     var outputs: [Output] = []
     if now - lastTick > timing.detection / 2 {
-      // Asleep, and so deaf: what was said meanwhile may still wait to be read.
+      // Asleep, and so deaf: what was said meanwhile may still wait to be read. That the link is gone says
+      // nothing about the other RE now: it may have lost patience with this one.
       listeningSince = now
+      linkLossIsEvident = false
     }
     lastTick = now
 
@@ -385,15 +476,16 @@ public struct PairArbiter {
       // ends no later than one lease time after it.
       outputs.append(.sendKeepalives)
       if phase == .primary { outputs += primaryTick(now: now) }
+      if planted(.keepaliveAfterRenewal) { outputs.append(outputs.removeFirst()) }
     }
-    if linkIsUp, silence(onLinkOnly: true, now: now) >= timing.detection {
+    if linkIsUp, now - max(linkMovedAt ?? listeningSince, listeningSince) >= timing.detection {
       outputs.append(.closeLink("nothing heard for \(timing.detection.milliseconds) ms"))
     }
-    if let until = severedUntil, now >= until {
+    if let until = severedUntil, now >= until, leaseIsCertain(now: now) {
       severedUntil = nil
       outputs.append(.peerPairsAreVoid)
     }
-    if let from = licensedFrom, now - from >= timing.license {
+    if let from = licensedFrom, now - from >= timing.license, !planted(.licenseNeverExpires) {
       licensedFrom = nil
       if phase == .secondary { outputs.append(.voidPairs) }
     }
@@ -402,10 +494,10 @@ public struct PairArbiter {
     case .primary, .takingOver: break
     case .secondary, .starting: outputs += waitingTick(now: now)
     case .suspended:
-      if !linkIsUp, severedUntil == nil { outputs += probeTick(now: now, patience: timing.detection) }
+      if !linkIsUp { outputs += probeTick(now: now, patience: timing.detection) }
     case .handingOver:
       if now - phaseSince >= timing.license {
-        // Addresses and sockets are gone: to become primary again is a takeover like any other.
+        // To become primary again is a takeover like any other.
         enter(.secondary, now: now)
         listeningSince = now
         outputs.append(.log("nobody took mastership over"))
@@ -421,31 +513,36 @@ public struct PairArbiter {
     // Always only if the lease is still in force: this RE may have slept, and somebody else taken over.
     if linkIsUp || severedUntil != nil {
       endlessIsAnnounced = false
-      return requestLease(.timed, [.renewLease(timing.lease)])
+      return requestLease(.timed, now: now)
     }
     if lease == .endless { return [] }
     // From the next keepalive on nobody may count on the end of the lease; only then it may become endless.
     guard endlessIsAnnounced else {
       endlessIsAnnounced = true
-      return requestLease(.timed, [.renewLease(timing.lease)])
+      return requestLease(.timed, now: now)
     }
-    return requestLease(.endless, [.renewLease(nil)])
+    return requestLease(.endless, now: now)
   }
 
-  private mutating func requestLease(_ state: LeaseState, _ outputs: [Output]) -> [Output] {
+  private mutating func requestLease(_ state: LeaseState, now: Instant) -> [Output] {
     requestedLease = state
-    return outputs
+    renewalAskedAt = now
+    return [.renewLease(state == .endless ? nil : timing.lease)]
   }
 
   private mutating func waitingTick(now: Instant) -> [Output] {
     if let peer, peer.phase == .starting || peer.phase == .secondary,
       silence(onLinkOnly: linkIsUp, now: now) < timing.interval * 2
     {
-      // Nobody is primary, and both know it: the preferred RE begins.
-      let preferred = (priority, 1 - slot) > (peer.priority, slot)
+      // Nobody is primary, and both know it: the preferred RE begins. Not on old news: a word that was read
+      // late, or before this RE slept, was true when it was sent.
+      guard let peerWasThere, now >= peerWasThere, now - peerWasThere < timing.detection else { return [] }
+      let preferred = !peer.uplinkIsRunning || (claim, 1 - slot) > (peer.priority, slot)
       let patience = phase == .starting ? Nanoseconds(0) : timing.interval * 2
       if preferred, uplinkIsRunning, now - phaseSince >= patience {
-        return takeOver(planned: false, now: now, because: "no RE is primary")
+        return takeOver(
+          planned: false, isCertain: possibleSuccessor == latestIncarnation, now: now,
+          because: "no RE is primary")
       }
       return []
     }
@@ -460,7 +557,7 @@ public struct PairArbiter {
       !trusted
       ? timing.detection * 10
       : !linkIsUp && linkLossIsEvident ? timing.lease + timing.margin : timing.detection
-    guard silent >= min(patience, timing.detection) / 2 else {
+    guard silent >= min(patience, timing.detection) / 2 || planted(.silenceNotAwaited) else {
       probing = nil
       return []
     }
@@ -479,9 +576,9 @@ public struct PairArbiter {
       probing = Probing(first: probing?.first ?? now, last: now, answered: probing?.answered)
       outputs.append(.probe)
     }
-    guard let probing, silence(onLinkOnly: false, now: now) >= patience,
+    guard let probing, silence(onLinkOnly: false, now: now) >= patience || planted(.silenceNotAwaited),
       now - probing.first >= timing.probeWait,
-      probing.answered.map({ now - $0 >= timing.probeWait * 3 }) ?? true
+      probing.answered.map({ now - $0 >= timing.probeWait * 3 || planted(.probeAnswerIgnored) }) ?? true
     else { return outputs }
     return outputs
       + takeOver(
@@ -506,30 +603,41 @@ public struct PairArbiter {
     endlessIsAnnounced = false
   }
 
-  private mutating func takeOver(planned: Bool, now: Instant, because reason: String) -> [Output] {
+  private mutating func takeOver(
+    planned: Bool, isCertain: Bool = false, now: Instant, because reason: String
+  ) -> [Output] {
     enter(.takingOver, now: now)
     term = max(term, peer?.term ?? 0) + 1
     takeoverDecided = now
     takeoverIsPlanned = planned
-    return [.log("taking over: \(reason)"), .grantLease(timing.lease)]
+    takeoverIsCertain = isCertain
+    return [
+      .log("taking over: \(reason)"), .grantLease(timing.lease, notAfter: now + timing.lease / 2),
+    ]
   }
 
   private mutating func handOver(now: Instant) -> [Output] {
     enter(.handingOver, now: now)
     lease = .none
     severedUntil = nil
+    keepsConnections = true
+    possibleSuccessor = latestIncarnation
     return [.handOver(term: term + 1, echo: peerSentAt)]
   }
 
   private mutating func loseLease(now: Instant) -> [Output] {
     enter(.suspended, now: now)
     lease = .none
+    severedUntil = nil
+    possibleSuccessor = latestIncarnation
     listeningSince = now
     return [.sendKeepalives]
   }
 
   private mutating func stepDown(term: UInt64, now: Instant, because reason: String) -> [Output] {
-    let wasSecondary = phase == .secondary
+    let wasSecondary = phase == .secondary && !keepsConnections
+    keepsConnections = false
+    possibleSuccessor = nil
     self.term = max(self.term, term)
     enter(.secondary, now: now)
     lease = .none

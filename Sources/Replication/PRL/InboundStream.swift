@@ -1,3 +1,4 @@
+import DequeModule
 import Packet
 
 /// The incoming stream of one socket on the primary: which of the peer's bytes are in the log.
@@ -23,10 +24,27 @@ struct InboundStream {
   /// number a segment is not taken in, and the peer sends it again.
   static let maximumIslands = 256
 
+  /// How far the log could be acknowledged to the peer, as it rose: each value with the record that made it so.
+  private var marks: Deque<(acknowledgeable: SequenceNumber, position: LogPosition)> = []
+  /// What the secondary is known to have, as an acknowledgement number.
+  private var safe: SequenceNumber
+
   init(next: SequenceNumber, position: LogPosition, finReceived: Bool) {
     self.next = next
     self.position = position
     fin = finReceived ? next : nil
+    safe = finReceived ? next + 1 : next
+  }
+
+  /// What must be acknowledged by the secondary before a segment may leave that acknowledges `number`, which
+  /// must not be beyond `acknowledgeable`; 0 if nothing need be.
+  mutating func requirement(of number: SequenceNumber, acknowledged: LogPosition) -> LogPosition {
+    while let first = marks.first, first.position <= acknowledged {
+      safe = first.acknowledgeable
+      marks.removeFirst()
+    }
+    guard number > safe else { return 0 }
+    return marks.first { $0.acknowledgeable >= number }?.position ?? position
   }
 
   /// The acknowledgement number that everything in the log amounts to: counts the FIN if all before it is
@@ -62,6 +80,8 @@ struct InboundStream {
   /// The part of `segment` from `start` on has been appended at `position`.
   mutating func append(_ segment: TCPSegment, from start: SequenceNumber, at position: LogPosition) {
     self.position = position
+    let before = acknowledgeable
+    defer { if acknowledgeable != before { marks.append((acknowledgeable, position)) } }
     if segment.flags.contains(.fin), fin == nil { fin = segment.payloadEnd }
     guard segment.payloadEnd > start else { return }
     if start > next {

@@ -46,7 +46,7 @@ struct Reassembly {
       next = end
       return start..<bytes.count
     }
-    keep(bytes, at: sequence)
+    if !planted(.earlyBytesLost) { keep(bytes, at: sequence) }
     return 0..<0
   }
 
@@ -74,7 +74,8 @@ struct Reassembly {
       early.removeFirst()
       byteCount -= first.bytes.count
       guard first.end > next else { continue }
-      let piece = first.start == next ? first.bytes : Array(first.bytes[(next - first.start)...])
+      let shown = planted(.overlapShownTwice) ? 0 : next - first.start
+      let piece = shown == 0 ? first.bytes : Array(first.bytes[shown...])
       next = first.end
       return piece
     }

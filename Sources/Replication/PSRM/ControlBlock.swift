@@ -78,8 +78,8 @@ public struct ControlBlock: Hashable, Sendable {
     sequence: SequenceNumber, acknowledgment: SequenceNumber, window: UInt32, timestamps: TCPTimestamps?
   ) {
     // RFC 7323, section 4.3, rule 2: only a segment that starts at or before the last acknowledgement
-    // sent may move TS.Recent.
-    if let timestamps, sequence <= receiveAcknowledged,
+    // sent may move TS.Recent. Nor does the kernel believe one that acknowledges less than others did.
+    if let timestamps, sequence <= receiveAcknowledged, acknowledgment >= sendUnacknowledged,
       Int32(truncatingIfNeeded: timestamps.value &- timestampRecent) >= 0
     {
       timestampRecent = timestamps.value

@@ -27,7 +27,9 @@ struct OutboundStream {
 
   func judge(_ segment: TCPSegment) -> Verdict {
     let carriesFIN = segment.flags.contains(.fin)
-    let hasNewBytes = !segment.payload.isEmpty && segment.payloadEnd > next
+    let end = segment.payloadEnd
+    let isBehindNext = planted(.outgoingWrapForgotten) ? end.rawValue > next.rawValue : end > next
+    let hasNewBytes = !segment.payload.isEmpty && isBehindNext
     guard hasNewBytes || (carriesFIN && fin == nil) else { return .known }
     guard segment.sequence <= next else { return .gap }
     return .new(sequence: next)

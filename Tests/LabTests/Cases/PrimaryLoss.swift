@@ -33,7 +33,8 @@ extension LabSuite {
         for handle in handles {
           for layer in ["SDRL", "PSRM", "PRL"] {
             try await pair.re1.engine.waitForLine(
-              containing: "\(layer) per-socket state cleaned up for socket \(handle)", within: .seconds(2))
+              containing: "\(layer) per-socket state cleaned up for socket \(handle)",
+              within: .seconds(2))
           }
         }
         let log = try pair.re1.engine.errors
@@ -79,7 +80,8 @@ extension LabSuite {
     }
 
     @Test(
-      "a primary that hangs falls silent before the other speaks, and stays silent", .timeLimit(.minutes(1)))
+      "a primary that hangs falls silent before the other speaks, and stays silent",
+      .timeLimit(.minutes(1)))
     func engineHangs() async throws {
       try await Lab.run("engine-hangs") { lab in
         let pair = try await EnginePair(in: lab)
@@ -132,7 +134,7 @@ extension LabSuite {
     enum Fill: String, CaseIterable, Sendable {
       /// Both directions run as fast as they can.
       case flowing
-      /// The peer has stopped reading: every buffer of every connection is full, both ways.
+      /// The peer writes and does not read: every buffer of every connection is full, both ways.
       case full
     }
 
@@ -141,21 +143,15 @@ extension LabSuite {
       try await Lab.run("in-flight-\(fill)") { lab in
         let pair = try await EnginePair(in: lab)
         let traffic = try await WatchedTraffic(
-          pair, ["-m", "0", "-l", "\(4 << 20)", "--pipeline", "16", "--quiet"])
+          pair, ["-m", "0", "-l", "\(4 << 20)", "--pipeline", "64", "--quiet"])
         try await Task.sleep(for: .seconds(1))
         if fill == .full {
-          traffic.peer.program.send(SIGSTOP)
-          try await eventually(within: .seconds(10), "send queues are full at both ends") {
-            let here = try await KernelSocket.all(on: .peer, in: lab)
-            let there = try await pair.re0.kernelSockets()
-            return here.count == 5 && there.count >= 5
-              && here.allSatisfy { $0.sendQueue > 100_000 && $0.receiveQueue > 100_000 }
-              && there.filter { $0.state == "ESTAB" }.allSatisfy { $0.sendQueue > 100_000 }
-          }
+          traffic.peer.ceaseReading()
+          try await waitUntilAtRest(pair, atLeast: 100_000)
         }
         try await pair.re0.lose()
         try await pair.re1.waitUntilPrimary(merged: 5)
-        traffic.peer.program.send(SIGCONT)
+        traffic.peer.readAgain()
         // More than was in any buffer on the way.
         try await traffic.waitUntilFlowing(8 << 20, within: .seconds(30))
         let summary = try await traffic.stop(living: [pair.re1])
@@ -163,9 +159,31 @@ extension LabSuite {
       }
     }
 
+    /// Waits until nothing moves any more between a peer that does not read and a server that has no room for
+    /// what it should answer, and `count` bytes lie in each queue of each kernel.
+    private func waitUntilAtRest(_ pair: EnginePair, atLeast count: Int) async throws {
+      var here: [KernelSocket] = []
+      var there: [KernelSocket] = []
+      try await eventually(
+        within: .seconds(20), "all queues are full and at rest; on the peer \(here), on re0 \(there)"
+      ) {
+        let before = (here + there).map(\.description)
+        here = try await KernelSocket.all(on: .peer, in: pair.lab).filter { $0.state == "ESTAB" }
+        there = try await pair.re0.kernelSockets().filter { $0.state == "ESTAB" }
+        return here.count == 5 && there.count == 5
+          && (here + there).allSatisfy { $0.sendQueue >= count && $0.receiveQueue >= count }
+          && (here + there).map(\.description) == before
+      }
+    }
+
     @Test("4.2 data from before", .timeLimit(.minutes(1)))
     func dataFromBefore() async throws {
       try await Lab.run("4.2") { lab in
+        // What a receive queue holds at the most must fit into a snoop pair, and all queues of a connection
+        // must hold less than the peer sends without an answer.
+        for node in [Node.re0, .peer] {
+          try await lab.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 1048576"], on: node)
+        }
         let pair = EnginePair(unstarted: lab)
         try await pair.re0.startEngine()
         try await eventually(within: .seconds(10), "re0 is primary, alone") {
@@ -176,21 +194,31 @@ extension LabSuite {
         let watch = try await ConnectionWatch(in: lab)
         let peer = try PeerTraffic(
           in: lab, ["-n", "5", "-m", "0", "-l", "\(4 << 20)", "--pipeline", "4", "--quiet"])
-        try await Task.sleep(for: .seconds(1))
-        // The server reads no more while a socket is given away, but the peer goes on sending: the handshake
-        // finds unread data in every receive buffer.
+        try await eventually(within: .seconds(10), "five connections") {
+          try await pair.re0.kernelSockets().count { $0.state == "ESTAB" } == 5
+        }
+        // The server waits for room, with every receive buffer full. When it hears of the other RE it reads
+        // no more; as soon as the peer has read what the server had answered, the sockets are given away, and
+        // the handshake finds the receive buffers as they were.
+        peer.ceaseReading()
+        try await waitUntilAtRest(pair, atLeast: 1)
         try await pair.re1.startEngine()
         try pair.re1.startServer()
         try await pair.waitUntilInStep(primary: pair.re0)
+        try await pair.re0.server.waitForLine(containing: "CHANNEL up", within: .seconds(10))
+        peer.readAgain()
         try await pair.waitUntilReplicated(5, primary: pair.re0)
         let unread = try pair.re0.engine.errors.compactMap { line -> Int? in
-          guard line.contains("PRL handshake for socket"), line.contains("of the receive queue sent") else {
+          guard line.contains("PRL handshake for socket"),
+            line.contains("of the receive queue sent")
+          else {
             return nil
           }
           return line.split(separator: " ").compactMap { Int($0) }.first
         }
-        #expect(unread.count == 5)
-        #expect(unread.allSatisfy { $0 > 0 }, "\(unread)")
+        // A machine that is too busy for a handshake sees another one.
+        #expect(unread.count >= 5)
+        #expect(unread.prefix(5).allSatisfy { $0 > 0 }, "\(unread)")
         try await pair.re0.lose()
         try await pair.re1.waitUntilPrimary(merged: 5)
         try await Task.sleep(for: .seconds(1))

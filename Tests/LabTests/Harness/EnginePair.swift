@@ -43,13 +43,21 @@ struct EnginePair: Sendable {
     _ count: Int, primary: RoutingEngine, within time: Duration = .seconds(15)
   ) async throws {
     let secondary = other(primary)
-    try await eventually(within: time, "\(count) sockets replicated from \(primary.node)") {
+    var pairs: Int?
+    var states: [Node: [String]] = [:]
+    try await eventually(
+      within: time,
+      "\(count) sockets replicated from \(primary.node); \(pairs ?? 0) pairs, states \(states)"
+    ) {
       // A report on many sockets costs the engines time that they need for the sockets, and is asked for only
       // when it may be the last one.
-      guard try await secondary.levels()["snoop_pairs"] == count else { return false }
-      let first = try await primary.sockets().filter { $0.state == "replicating" }
-      let second = try await secondary.sockets().filter { $0.state == "snooping" }
-      return first.count == count && second.count == count
+      pairs = try await secondary.levels()["snoop_pairs"]
+      guard pairs == count else { return false }
+      for engine in [primary, secondary] {
+        states[engine.node] = try await engine.sockets().map(\.state)
+      }
+      return states[primary.node]?.count { $0 == "replicating" } == count
+        && states[secondary.node]?.count { $0 == "snooping" } == count
     }
   }
 }

@@ -1,5 +1,5 @@
 /// A TCP socket as `ss -tino` shows it: what the kernel itself says of a connection.
-struct KernelSocket: Sendable {
+struct KernelSocket: Sendable, CustomStringConvertible {
   let state: String
   let receiveQueue: Int
   let sendQueue: Int
@@ -10,8 +10,14 @@ struct KernelSocket: Sendable {
   /// Options agreed on by both ends.
   let options: [String]
 
+  var description: String {
+    "\(local)-\(foreign) \(state), unread \(receiveQueue), unacknowledged \(sendQueue)"
+  }
+
   /// What must not change when a connection moves to another kernel.
-  var agreement: [String] { options + [values["wscale"] ?? "no wscale", values["mss"] ?? "no mss"] }
+  var agreement: [String] {
+    options + [values["wscale"] ?? "no wscale", values["mss"] ?? "no mss"]
+  }
 
   /// - Parameters:
   ///   - line: `ESTAB 0 0 5.5.5.5:16000 5.5.5.4:40000`
@@ -29,7 +35,9 @@ struct KernelSocket: Sendable {
     let details = details.split(whereSeparator: { $0 == " " || $0 == "\t" })
     values = Dictionary(
       details.compactMap { word in
-        word.firstIndex(of: ":").map { (String(word[..<$0]), String(word[word.index(after: $0)...])) }
+        word.firstIndex(of: ":").map {
+          (String(word[..<$0]), String(word[word.index(after: $0)...]))
+        }
       }
     ) { first, _ in first }
     options = ["ts", "sack", "wscale"].filter { name in

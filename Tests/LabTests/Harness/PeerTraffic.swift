@@ -34,6 +34,12 @@ struct PeerTraffic: Sendable {
     program.output.filter { $0.contains("RE0") || $0.contains("RE1") }
   }
 
+  /// From now on jsrpeer sends and does not read: what comes stays in its kernel.
+  func ceaseReading() { program.send(SIGUSR1) }
+
+  /// jsrpeer reads again.
+  func readAgain() { program.send(SIGUSR2) }
+
   /// Ends endless traffic: jsrpeer sends no more, waits for the echoes that are out, and sums up.
   func stop() async throws -> (summary: Summary, end: Program.End) {
     program.send(SIGINT)

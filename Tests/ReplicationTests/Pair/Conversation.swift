@@ -1,5 +1,6 @@
 import Packet
 import Replication
+import Simulation
 
 /// One connection between the peer and the replicated address: what its two streams must be, how far the
 /// applications are, and what of it has been seen on the wire.
@@ -8,6 +9,8 @@ final class Conversation {
   let flow: Flow
   let peerStart: SequenceNumber
   let localStart: SequenceNumber
+  /// Of the TCPs at both ends.
+  let options: ModelTCP.Options
   var peer: ModelTCP
   /// Bytes each application has written.
   var peerWritten = 0
@@ -30,7 +33,7 @@ final class Conversation {
   var edgeLeft: SequenceNumber
   var timestampLeft: UInt32?
 
-  init(number: Int, startAt sequence: UInt32, capacity: Int) {
+  init(number: Int, startAt sequence: UInt32, capacity: Int, now: Instant) {
     self.number = number
     peerStart = SequenceNumber(sequence)
     localStart = SequenceNumber(sequence &+ 70_000)
@@ -38,8 +41,12 @@ final class Conversation {
     flow = Flow(
       .tcp, local: Endpoint(IPAddress(v4: 0x0505_0505), 16_000 + port),
       remote: Endpoint(IPAddress(v4: 0x0505_0504), 40_000 + port))
+    var options = ModelTCP.Options()
+    options.capacity = capacity
+    options.sendCapacity = .max
+    self.options = options
     peer = ModelTCP(
-      sendFrom: peerStart, receiveFrom: localStart, capacity: capacity, timestampOffset: 0xffff_ff00)
+      sendFrom: peerStart, receiveFrom: localStart, options: options, timestampOffset: 0xffff_ff00, now: now)
     acknowledgmentLeft = peerStart
     endLeft = localStart
     edgeLeft = peerStart + capacity

@@ -1,4 +1,5 @@
 import Packet
+import Simulation
 
 /// A frame of a conversation with whatever header fields a test wants.
 struct CraftedSegment {

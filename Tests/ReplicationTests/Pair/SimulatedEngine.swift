@@ -1,5 +1,6 @@
 import Packet
 import Replication
+import Simulation
 
 /// One routing engine: a real `ReplicationNode`, and a model of the machine around it.
 final class SimulatedEngine {
@@ -126,7 +127,8 @@ final class SimulatedEngine {
       let flow = packet.inboundFlow
       guard sockets[flow] != nil else { return pair.reset(flow, slot: slot) }
       guard packet.checksumIsValid(bytes) else { return }
-      sockets[flow]!.receive(packet.segment, Array(bytes[packet.segment.payload]))
+      sockets[flow]!.receive(
+        packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: pair.now)
       pair.drain(flow, slot: slot)
       transmit(flow)
     }
@@ -154,7 +156,8 @@ final class SimulatedEngine {
   func closeLink(byPeer: Bool, carrierLost: Bool = false) {
     guard isAlive else { return }
     linkInput = []
-    node.linkClosed(byPeer: byPeer, carrierLost: carrierLost, now: pair.now)
+    node.linkClosed(
+      carrierLost ? .carrierLost : byPeer ? .endOfStream : .closedHere, now: pair.now)
     perform()
   }
 
@@ -201,6 +204,7 @@ final class SimulatedEngine {
       if held.isOutbound { egress(held.bytes) } else { arrive(held.bytes) }
     case .discard(let reference):
       if held.removeValue(forKey: reference) == nil { pair.broken("discarded twice") }
+    case .acknowledge: break
     case .injectLate(let range): arrive(Array(input[range]))
 
     case .appendSegment(let record):
@@ -238,8 +242,8 @@ final class SimulatedEngine {
     case .silence(let handle):
       if let conversation = pair.conversation(handle) { sockets[conversation.flow] = nil }
 
-    case .grantLease(let duration):
-      lease = duration.map { .until(pair.now + $0) } ?? .endless
+    case .grantLease(let duration, _):
+      lease = .until(pair.now + duration)
       node.leaseGranted(true, now: pair.now)
     case .renewLease(let duration):
       let renewable = leaseIsInForce

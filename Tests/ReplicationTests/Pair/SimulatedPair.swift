@@ -1,5 +1,6 @@
 import Packet
 import Replication
+import Simulation
 
 /// Two routing engines, the link and the uplink between them, and the peer: everything there is, in one
 /// place, with time moved by hand and every promise checked as things happen.
@@ -53,11 +54,12 @@ final class SimulatedPair {
   }
 
   func converse(startAt sequence: UInt32 = 1_000, capacity: Int = 1_000) -> Conversation {
-    let conversation = Conversation(number: conversations.count, startAt: sequence, capacity: capacity)
+    let conversation = Conversation(
+      number: conversations.count, startAt: sequence, capacity: capacity, now: now)
     conversations.append(conversation)
     engines[0].sockets[conversation.flow] = ModelTCP(
-      sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, capacity: capacity,
-      timestampOffset: 77)
+      sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, options: conversation.options,
+      timestampOffset: 77, now: now)
     return conversation
   }
 
@@ -161,7 +163,7 @@ final class SimulatedPair {
     guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow }) else {
       return broken("a frame of no conversation left")
     }
-    let edge = segment.acknowledgment + Int(segment.window) << Int(ModelTCP.scale)
+    let edge = segment.acknowledgment + Int(segment.window) << Int(conversation.options.windowScale)
     if let (rcv, snd, knownEdge) = secondaryState(conversation, primary: slot) {
       if segment.acknowledgment > rcv {
         broken("promise 1: acknowledged \(segment.acknowledgment) of \(rcv)")
@@ -210,7 +212,8 @@ final class SimulatedPair {
     frame.withUnsafeBytes { bytes in
       let packet = TCPPacket(bytes)!
       guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow }) else { return }
-      conversation.peer.receive(packet.segment, Array(bytes[packet.segment.payload]))
+      conversation.peer.receive(
+        packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: now)
       if conversation.peer.heardOfTheUnsent { broken("the peer was acknowledged bytes it never sent") }
       peerTransmits(conversation)
     }
@@ -422,7 +425,8 @@ final class SimulatedPair {
     if conversation.localStart + conversation.localWritten != sendEnd {
       broken("promise 5: snd and the merged socket disagree")
     }
-    engine.sockets[conversation.flow] = ModelTCP(plan, capacity: 1_000, now: now)
+    engine.sockets[conversation.flow] = ModelTCP(
+      plan, unread: [], options: conversation.options, now: now)
     engine.node.merged(conversation.secondaryHandle!, succeeded: true)
     engine.perform()
   }

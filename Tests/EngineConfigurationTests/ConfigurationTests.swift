@@ -1,4 +1,4 @@
-import Engine
+import EngineConfiguration
 import Foundation
 import Logging
 import Packet
@@ -389,6 +389,33 @@ struct ConfigurationTests {
     ] {
       _ = try Self.read(Self.smallest + text)
     }
+  }
+
+  /// Lists of lists, nine times nine and so on, of which each is written once.
+  static let nestedAliases =
+    "k0: &k0 [\(Array(repeating: "x", count: 9).joined(separator: ","))]\n"
+    + (1...8).map { level in
+      "k\(level): &k\(level) [\(Array(repeating: "*k\(level - 1)", count: 9).joined(separator: ","))]\n"
+    }.joined() + "? *k8\n: a\n? [*k8]\n: b\n"
+
+  @Test(
+    "refuses aliases before they can grow beyond all bounds, wherever the parser would find one",
+    .timeLimit(.minutes(1)),
+    arguments: [
+      (nestedAliases, 2), ("\(smallest)mode: *a\n", 9), ("*a : b", 1), ("a: [*b]", 1),
+      ("a: {b: c,*d : e}", 1),
+      ("? *a\n: b", 1), ("- *a", 1), ("\u{feff}*a : b", 1), ("a:\u{85}*b", 1), ("a:\n\t*b", 2),
+    ])
+  func aliases(_ yaml: String, _ line: Int) throws {
+    let error = try #require(throws: ConfigurationError.self) { try Self.read(yaml) }
+    #expect(error.line == line)
+    #expect(error.message.hasPrefix("aliases such as *name are not understood"))
+  }
+
+  @Test("lets an asterisk be where it begins no alias")
+  func asterisks() throws {
+    let text = Self.smallest + "# *** a line of them, one * two, 2*3\ncontrol: /run/a*b/*c\n"
+    #expect(try Self.read(text).control == "/run/a*b/*c")
   }
 
   // MARK: - Files

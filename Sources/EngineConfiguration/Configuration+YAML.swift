@@ -68,6 +68,10 @@ extension Configuration {
     func wrong(_ line: Int?, _ message: String, key: String? = nil) -> ConfigurationError {
       ConfigurationError(file: file, line: line, key: key, message: message)
     }
+    if let line = lineOfAlias(in: yaml) {
+      throw wrong(
+        line, "aliases such as *name are not understood here, also in comments: write the value out")
+    }
     do {
       guard let node = try Yams.compose(yaml: yaml) else { throw wrong(nil, "is empty") }
       return node
@@ -85,6 +89,25 @@ extension Configuration {
     } catch {
       throw wrong(nil, "is not valid YAML: \(error)")
     }
+  }
+
+  /// Where an asterisk stands before a name, as at the beginning of an alias (YAML 1.2, section 7.1).
+  ///
+  /// A few nested aliases stand for more values than a machine can hold, and the parser compares all of them
+  /// where they are keys. What looks like one is refused before it is parsed: where comments and quoted texts
+  /// begin and end only the parser knows.
+  private static func lineOfAlias(in yaml: String) -> Int? {
+    let bytes = Array(yaml.utf8)
+    let names = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".utf8)
+    // After a word or a slash it is a part of the text.
+    let indicators = Set(" \t\r\n[]{},:?-\"'".utf8)
+    for index in bytes.indices.dropLast() where bytes[index] == UInt8(ascii: "*") {
+      guard names.contains(bytes[index + 1]) else { continue }
+      // Line breaks beyond ASCII end in bytes beyond ASCII.
+      guard index == 0 || indicators.contains(bytes[index - 1]) || bytes[index - 1] >= 0x80 else { continue }
+      return 1 + bytes[..<index].count { $0 == UInt8(ascii: "\n") }
+    }
+    return nil
   }
 
   private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress]

@@ -11,6 +11,12 @@ public struct Configuration: Sendable, Hashable {
     public var connect: Endpoint
     /// The link is neither encrypted nor authenticated: whoever reaches its port can speak.
     public var insecure: Bool
+
+    public init(listen: Endpoint, connect: Endpoint, insecure: Bool) {
+      self.listen = listen
+      self.connect = connect
+      self.insecure = insecure
+    }
   }
 
   /// An address that moves with mastership.

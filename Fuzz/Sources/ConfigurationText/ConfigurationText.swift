@@ -1,0 +1,51 @@
+import EngineConfiguration
+import Fuzzing
+import Packet
+
+/// The configuration file: whatever stands in it, either all of it is understood and within its bounds, or the
+/// error is one line that names the place.
+///
+/// An input is one file.
+@main
+struct ConfigurationText {
+  static func main() {
+    fuzz { bytes in
+      guard let text = String(validating: bytes, as: UTF8.self) else { return }
+      do throws(ConfigurationError) {
+        check(try Configuration(yaml: text, file: "jsrd.yaml"))
+      } catch {
+        check(error, lineCount: 2 + text.count(where: \.isNewline))
+      }
+    }
+  }
+
+  private static func check(_ error: ConfigurationError, lineCount: Int) {
+    precondition(!error.message.isEmpty)
+    precondition(error.description.hasPrefix("jsrd.yaml"), "no file is named")
+    precondition(!error.description.contains(where: \.isNewline), "the error is not one line")
+    if let line = error.line {
+      precondition((1...lineCount).contains(line), "line \(line) of \(lineCount)")
+    }
+    // Without a key the text as a whole is no configuration: then it is YAML that is at fault, or empty.
+    if error.key != nil { precondition(error.line != nil, "no line is named: \(error)") }
+  }
+
+  private static func check(_ configuration: Configuration) {
+    precondition((1...64).contains(configuration.node.utf8.count) && configuration.slot <= 1)
+    precondition(configuration.link.insecure && configuration.link.listen != configuration.link.connect)
+    precondition(!configuration.addresses.isEmpty && configuration.uplinks.count == 1)
+    precondition(configuration.uplinks.allSatisfy { (1...15).contains($0.utf8.count) })
+    for address in configuration.addresses {
+      precondition((1...address.address.byteCount * 8).contains(address.prefixLength))
+    }
+    let keepalive = configuration.mastership.keepalive
+    precondition(
+      (0...255).contains(configuration.mastership.priority) && (2...100).contains(keepalive.misses))
+    let timeouts = [configuration.timeouts.prl, configuration.timeouts.sdrl, configuration.timeouts.psrm]
+    precondition(
+      (timeouts + [keepalive.interval]).allSatisfy { $0 >= .milliseconds(10) && $0 <= .seconds(60) })
+    let limits = configuration.limits
+    precondition(limits.sockets >= 1 && limits.record >= 128 << 10 && limits.holdBuffer >= 1 << 20)
+    precondition(configuration.control.hasPrefix("/") && configuration.control.utf8.count <= 107)
+  }
+}

@@ -1,0 +1,97 @@
+import Packet
+import Replication
+
+/// One connection between a peer and the replicated address: what its two streams must be, and what of it has
+/// been seen on the wire.
+final class Conversation {
+  /// Why nothing is expected of a connection any more.
+  enum Fate: Equatable, CustomStringConvertible {
+    /// Its RE was lost before the connection was replicated, or with the other RE.
+    case lost(String)
+    /// The peer reset it.
+    case resetByPeer
+
+    var description: String {
+      switch self {
+      case .lost(let why): "lost: \(why)"
+      case .resetByPeer: "reset by the peer"
+      }
+    }
+  }
+
+  let number: Int
+  let plan: Scenario.Plan
+  let flow: Flow
+  let peerStart: SequenceNumber
+  let localStart: SequenceNumber
+  /// `nil` once the peer has forgotten the connection.
+  var peer: ModelTCP?
+  var peerTimer: TrueTime?
+  var peerWritten = 0
+  var peerRead = 0
+  var peerIsDone = false
+  /// `nil` while everything is expected of it.
+  var fate: Fate?
+  /// Both streams arrived whole and both ends were acknowledged.
+  var isComplete = false
+
+  /// What has left the REs, at its furthest.
+  var acknowledgmentLeft: SequenceNumber
+  var endLeft: SequenceNumber
+  var edgeLeft: SequenceNumber
+  var timestampLeft: UInt32?
+  /// The RE that sent last.
+  var lastSpeaker: Int?
+  /// When bytes of either stream last reached an application.
+  var lastProgress: TrueTime = 0
+  /// What the peer sent, for old duplicates: at most a few frames.
+  var oldFrames: [[UInt8]] = []
+
+  init(number: Int, plan: Scenario.Plan, now: Instant) {
+    self.number = number
+    self.plan = plan
+    peerStart = SequenceNumber(plan.peerStart)
+    localStart = SequenceNumber(plan.localStart)
+    let port = UInt16(number)
+    flow = Flow(
+      .tcp, local: Endpoint(IPAddress(v4: 0x0505_0505), 16_000),
+      remote: Endpoint(IPAddress(v4: 0x0505_0504), 40_000 + port))
+    peer = ModelTCP(
+      sendFrom: peerStart, receiveFrom: localStart, options: plan.peer, timestampOffset: 0xffff_f000,
+      now: now)
+    acknowledgmentLeft = peerStart
+    endLeft = localStart
+    edgeLeft = peerStart + plan.local.capacity
+  }
+
+  var name: String { "connection \(number)" }
+  /// Whether it must come to a good end.
+  var mustLive: Bool { fate == nil }
+
+  /// The byte that the peer sends at `position`.
+  func peerByte(_ position: Int) -> UInt8 {
+    UInt8(truncatingIfNeeded: (position &+ number &* 77) &* 0x9e37_79b1 >> 13)
+  }
+
+  /// The byte that the RE's application sends at `position`, whichever RE it is.
+  func localByte(_ position: Int) -> UInt8 {
+    UInt8(truncatingIfNeeded: (position &+ number &* 91 &+ 1_000_003) &* 0x85eb_ca6b >> 15)
+  }
+
+  func peerBytes(_ range: Range<Int>) -> [UInt8] { range.map(peerByte) }
+  func localBytes(_ range: Range<Int>) -> [UInt8] { range.map(localByte) }
+
+  func frame(_ output: ModelTCP.Output, fromPeer: Bool) -> [UInt8] {
+    Self.frame(output, from: fromPeer ? flow.remote : flow.local, to: fromPeer ? flow.local : flow.remote)
+  }
+
+  static func frame(_ output: ModelTCP.Output, from source: Endpoint, to destination: Endpoint) -> [UInt8] {
+    let builder = TCPFrameBuilder(
+      sourceMAC: .zero, destinationMAC: .zero, source: source, destination: destination)
+    return output.payload.withUnsafeBytes {
+      builder.frame(
+        sequence: output.sequence, acknowledgment: output.acknowledgment, flags: output.flags,
+        window: output.window, timestamps: output.timestamps, payload: $0)
+    }
+  }
+}

@@ -1,0 +1,845 @@
+import Packet
+import Replication
+
+/// The engine on one RE: a real `ReplicationNode`, and what `jsrd` does around it, in the same order (targets
+/// `Engine`, files `Engine.swift`, `Engine+Packets`, `Engine+Link`, `Engine+Sockets`, `Engine+Snoop`).
+final class EngineProcess {
+  /// What the process learns from the outside; it waits while the process works or sleeps.
+  enum Input {
+    case frame([UInt8], isOutbound: Bool)
+    case linkOpened(InterRELink.LinkEnd)
+    case linkBytes([UInt8], InterRELink.LinkEnd)
+    case linkEnded(InterRELink.LinkEnd, LinkEnding)
+    case linkCarrierLost
+    case uplink(Keepalive)
+    case probeAnswered
+    /// An application asks for something.
+    case request((EngineProcess) -> Void)
+    case applicationGone
+  }
+
+  /// The two streams that an application reads.
+  final class Pair {
+    let conversation: Conversation
+    var rcv: SnoopBuffer
+    var snd: SnoopBuffer
+    var isBeingRead = false
+    init(_ conversation: Conversation, rcv: SnoopBuffer, snd: SnoopBuffer) {
+      self.conversation = conversation
+      self.rcv = rcv
+      self.snd = snd
+    }
+  }
+
+  private struct HeldFrame {
+    var bytes: [UInt8]
+    var isOutbound: Bool
+    var since: TrueTime
+    var conversation: Int
+  }
+
+  /// What the ranges in actions refer to.
+  private enum Context {
+    case nothing
+    case packet([UInt8])
+    case link([UInt8])
+  }
+
+  unowned(unsafe) let machine: Machine
+  private let world: World
+  private(set) var node: ReplicationNode
+  private(set) var isAlive = true
+  private(set) var isAsleep = false
+  private var wakesAt: TrueTime = 0
+  private var isBusy = false
+  private var inbox: [Input] = []
+  private var framesInInbox = 0
+  private var turnIsScheduled = false
+  /// Where the next sleep or crash catches the process.
+  private var ambush: (place: Fault.Place, strike: () -> Void)?
+
+  private var held: [HeldFrame?] = []
+  private var freePlaces: [Int32] = []
+  private var link: InterRELink.LinkEnd?
+  private var linkInput: [UInt8] = []
+  private var steeringAdditions: [(handle: Handle, flow: Flow)] = []
+  private var steeringRemovals: [(flow: Flow, due: Instant)] = []
+  private var owned: Set<Handle> = []
+  private var sockets: [Handle: (socket: KernelSocket, closeRequested: Instant?)] = [:]
+  private var pending: [Handle: KernelSocket] = [:]
+  private var pairs: [Handle: Pair] = [:]
+  /// Fault: what it should acknowledge, it does not.
+  var holdsAcknowledgements = false
+  private var lastAccount: TrueTime = 0
+
+  /// Frames that a TAP device queues (`tun` default, drivers/net/tun.c).
+  private static let deviceQueue = 500
+  static let tickInterval: TrueTime = .milliseconds(10)
+  static let steeringDelay = Nanoseconds.milliseconds(200)
+
+  init(machine: Machine) {
+    self.machine = machine
+    world = machine.world
+    let scenario = world.scenario
+    node = ReplicationNode(
+      ReplicationNode.Configuration(
+        node: machine.name, slot: UInt8(machine.slot), priority: scenario.priorities[machine.slot],
+        timing: PairTiming(interval: scenario.keepalive, misses: scenario.misses), mode: scenario.mode,
+        timeouts: scenario.timeouts, socketLimit: scenario.limits.sockets,
+        holdLimit: scenario.limits.holdBuffer, recordLimit: scenario.limits.record,
+        incarnation: world.random.scheduling.next() | 1), now: machine.now)
+  }
+
+  var name: String { machine.name }
+  var hasLink: Bool { link != nil }
+  var isWell: Bool { isAlive && !isAsleep && !machine.isStopped }
+  var phase: MastershipPhase { node.arbiter.phase }
+  var heldCount: Int { held.count - freePlaces.count }
+
+  func start() {
+    if machine.slot == 1 { world.link.connectLater() }
+    tickLater(.zero)
+  }
+
+  func die() {
+    isAlive = false
+    inbox = []
+    ambush = nil
+  }
+
+  // MARK: Sleep
+
+  /// Sleeps or crashes where the fault says.
+  func ambush(_ place: Fault.Place, _ strike: @escaping () -> Void) {
+    if case .betweenEvents = place { return strike() }
+    ambush = (place, strike)
+  }
+
+  /// Does not run for a while; what is meant for it waits.
+  func sleep(for duration: TrueTime) {
+    guard isAlive, !isAsleep else { return }
+    world.tell(name, "the engine sleeps for \(World.milliseconds(duration).drop { $0 == " " }) ms")
+    machine.engineSleeps()
+    isAsleep = true
+    wakesAt = world.now + duration
+    if isBusy, !world.isNested {
+      // In the middle of its work: the world goes on around it.
+      world.runNested(until: wakesAt)
+      isAsleep = false
+      world.tell(name, "the engine goes on where it was")
+    } else {
+      machine.after(duration) { [weak self] in self?.wake() }
+    }
+  }
+
+  func wake() {
+    guard isAlive, world.now >= wakesAt, !isBusy else { return }
+    if isAsleep { world.tell(name, "the engine wakes up") }
+    isAsleep = false
+    scheduleTurn()
+  }
+
+  /// Faults are over.
+  func endTroubles() {
+    ambush = nil
+    releaseAcknowledgements()
+    wakesAt = min(wakesAt, world.now)
+    wake()
+  }
+
+  func releaseAcknowledgements() {
+    guard isAlive, holdsAcknowledgements else { return }
+    holdsAcknowledgements = false
+    input(.request { engine in engine.node.linkBatchEnded(now: engine.machine.now) })
+  }
+
+  private func step(before action: Action) {
+    guard let (place, strike) = ambush else { return }
+    switch place {
+    case .betweenEvents: return
+    case .beforeRenewal: guard case .renewLease = action else { return }
+    case .afterActions(let count):
+      guard count == 0 else {
+        ambush = (.afterActions(count - 1), strike)
+        return
+      }
+    }
+    ambush = nil
+    strike()
+  }
+
+  // MARK: Input
+
+  func input(_ input: Input) {
+    guard isAlive else { return }
+    if case .frame = input {
+      guard framesInInbox < Self.deviceQueue else { return }
+      framesInInbox += 1
+    }
+    inbox.append(input)
+    scheduleTurn()
+  }
+
+  private func scheduleTurn() {
+    guard !turnIsScheduled, !isAsleep, !isBusy, !inbox.isEmpty else { return }
+    turnIsScheduled = true
+    let delay: TrueTime = .microseconds(.random(in: 2...40, using: &world.random.scheduling))
+    machine.after(delay) { [weak self] in self?.turn() }
+  }
+
+  private func turn() {
+    turnIsScheduled = false
+    guard isAlive, !isAsleep, !isBusy else { return }
+    isBusy = true
+    let inputs = inbox
+    inbox = []
+    framesInInbox = 0
+    var batchIsOpen = false
+    for input in inputs {
+      guard isAlive else { break }
+      if case .frame(let bytes, let isOutbound) = input {
+        batchIsOpen = true
+        judge(bytes, isOutbound: isOutbound)
+        continue
+      }
+      if batchIsOpen { endBatch() }
+      batchIsOpen = false
+      guard isAlive else { break }
+      handle(input)
+    }
+    if batchIsOpen, isAlive { endBatch() }
+    isBusy = false
+    guard isAlive else { return }
+    checkMemory()
+    scheduleTurn()
+  }
+
+  private func endBatch() {
+    node.flushBlocks(now: machine.now)
+    settle()
+  }
+
+  private func handle(_ input: Input) {
+    switch input {
+    case .frame: break
+    case .linkOpened(let end):
+      // One connection at a time, as `Link.opened` has it.
+      guard link == nil else { return world.link.close(end) }
+      world.link.accept(end)
+      link = end
+      linkInput = []
+      world.tell(name, "the link is connected")
+      node.linkOpened(now: machine.now)
+      settle()
+    case .linkBytes(let bytes, let end):
+      guard let link, link === end else { return }
+      receive(bytes)
+    case .linkEnded(let end, let ending):
+      guard let link, link === end else {
+        // One that was refused before it was used.
+        if self.link == nil, machine.slot == 1 { world.link.connectLater() }
+        return
+      }
+      self.link = nil
+      world.tell(name, "the link is gone")
+      node.linkClosed(ending, now: machine.now)
+      settle()
+      if machine.slot == 1 { world.link.connectLater() }
+    case .linkCarrierLost:
+      dropLink()
+      node.linkClosed(.carrierLost, now: machine.now)
+      settle()
+    case .uplink(let keepalive):
+      node.uplinkReceived(keepalive, now: machine.now)
+      settle()
+    case .probeAnswered: node.probeAnswered(now: machine.now)
+    case .request(let body):
+      body(self)
+      settle()
+    case .applicationGone:
+      applicationGone()
+      settle()
+    }
+  }
+
+  private func dropLink() {
+    guard let link else { return }
+    self.link = nil
+    world.link.close(link)
+    if machine.slot == 1 { world.link.connectLater() }
+  }
+
+  // MARK: Time
+
+  private func tickLater(_ delay: TrueTime) {
+    machine.after(delay) { [weak self] in
+      guard let self, isAlive else { return }
+      if !isAsleep, !isBusy { tick() }
+      tickLater(Self.tickInterval)
+    }
+  }
+
+  private func tick() {
+    isBusy = true
+    node.uplinkChanged(isRunning: world.uplink.hasCarrier[machine.slot])
+    node.tick(now: machine.now)
+    if isAlive { sweep() }
+    settle()
+    isBusy = false
+    scheduleTurn()
+  }
+
+  private func sweep() {
+    let now = machine.now
+    for (handle, entry) in sockets.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      if let since = entry.closeRequested, now - since >= .seconds(60) {
+        try? node.unreplicate(handle, because: .closed, now: now)
+      }
+    }
+    while let first = steeringRemovals.first, first.due <= now {
+      steeringRemovals.removeFirst()
+      machine.steered.remove(first.flow)
+    }
+  }
+
+  // MARK: Packets
+
+  private func judge(_ frame: [UInt8], isOutbound: Bool) {
+    let packet = frame.withUnsafeBytes { TCPPacket($0) }
+    guard let packet else { return }
+    let reference = FrameReference(freePlaces.last ?? Int32(held.count))
+    let now = machine.now
+    let verdict =
+      isOutbound
+      ? node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
+      : node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
+        frame.withUnsafeBytes { packet.checksumIsValid($0) }
+      }
+    if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
+    if world.isTold, verdict != .pass {
+      let flow = isOutbound ? packet.outboundFlow : packet.inboundFlow
+      if let conversation = world.conversation(flow) {
+        let start = isOutbound ? conversation.localStart : conversation.peerStart
+        world.tell(
+          name,
+          "\(verdict == .hold ? "holds" : "drops") \(conversation.name) \(isOutbound ? "out" : "in") "
+            + "\(packet.segment.flags) seq \(packet.segment.sequence - start) + \(packet.segment.payload.count)")
+      }
+    }
+    if !node.actions.isEmpty { drain(.packet(frame)) }
+    if verdict == .pass { emit(frame, isOutbound: isOutbound) }
+  }
+
+  private func hold(_ frame: [UInt8], isOutbound: Bool, _ packet: TCPPacket) {
+    let flow = isOutbound ? packet.outboundFlow : packet.inboundFlow
+    let new = HeldFrame(
+      bytes: frame, isOutbound: isOutbound, since: world.now,
+      conversation: world.conversation(flow)?.number ?? -1)
+    if let place = freePlaces.popLast() { held[Int(place)] = new } else { held.append(new) }
+  }
+
+  private func take(_ reference: FrameReference) -> HeldFrame? {
+    let place = Int(reference.rawValue)
+    guard place < held.count, let frame = held[place] else {
+      world.broken(.protocolUse, "\(name): frame \(place) is asked for, and not held")
+      return nil
+    }
+    held[place] = nil
+    freePlaces.append(reference.rawValue)
+    return frame
+  }
+
+  private func emit(_ frame: [UInt8], isOutbound: Bool) {
+    guard isAlive else { return }
+    if isOutbound { machine.leave(frame) } else { machine.deliver(frame) }
+  }
+
+  // MARK: Link
+
+  private func receive(_ bytes: [UInt8]) {
+    linkInput += bytes
+    let input = linkInput
+    let now = machine.now
+    let used = input.withUnsafeBytes { node.linkReceived($0, now: now) }
+    if used < 0 || used > input.count { world.broken(.protocolUse, "\(name): \(used) of \(input.count) bytes used") }
+    // Acknowledge first, and show afterwards, as `Engine.linkReceived` does.
+    var deferred: [Action] = []
+    while !node.actions.isEmpty, isAlive {
+      let batch = node.actions
+      node.actions = []
+      for action in batch {
+        switch action {
+        case .snoop(let handle, let stream, let range):
+          if reserve(range.count, handle, stream) { deferred.append(action) }
+        case .snoopOwned(let handle, let stream, let piece):
+          if reserve(piece.count, handle, stream) { deferred.append(action) }
+        case .endSnoop: deferred.append(action)
+        default: perform(action, .link(input))
+        }
+      }
+    }
+    guard isAlive else { return }
+    linkInput.removeFirst(min(used, linkInput.count))
+    if !steeringAdditions.isEmpty {
+      // A handshake is complete, which may end streams: what comes before the end is shown before it.
+      for action in deferred { perform(action, .link(input)) }
+      deferred = []
+    }
+    flushSteering()
+    if !holdsAcknowledgements { node.linkBatchEnded(now: now) }
+    settle()
+    for action in deferred { perform(action, .link(input)) }
+    settle()
+  }
+
+  private func append(_ bytes: [UInt8]) {
+    guard let link else { return }
+    world.link.send(bytes, on: link)
+  }
+
+  // MARK: Actions
+
+  private func settle() {
+    drain(.nothing)
+    guard isAlive else { return }
+    flushSteering()
+    if let link { world.link.flush(link) }
+  }
+
+  private func drain(_ context: Context) {
+    while !node.actions.isEmpty, isAlive {
+      let batch = node.actions
+      node.actions = []
+      for action in batch { perform(action, context) }
+    }
+  }
+
+  private func perform(_ action: Action, _ context: Context) {
+    guard isAlive else { return }
+    step(before: action)
+    guard isAlive else { return }
+    switch action {
+    case .release(let reference): if let frame = take(reference) { emit(frame.bytes, isOutbound: frame.isOutbound) }
+    case .replay(let reference):
+      if let frame = take(reference) { judge(frame.bytes, isOutbound: frame.isOutbound) }
+    case .discard(let reference): _ = take(reference)
+    case .acknowledge(let acknowledgment):
+      let output = ModelTCP.Output(
+        sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
+        window: acknowledgment.window, timestamps: acknowledgment.timestamps, payload: [])
+      machine.leave(
+        Conversation.frame(output, from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
+    case .injectLate(let range):
+      guard case .link(let bytes) = context else { return world.broken(.protocolUse, "late frame from nowhere") }
+      judge(Array(bytes[range]), isOutbound: false)
+
+    case .appendSegment(let record):
+      if world.isTold, let conversation = world.conversation(record.handle) {
+        let start = record.kind == .sdrlSegment ? conversation.localStart : conversation.peerStart
+        world.tell(name, "logs \(conversation.name) \(record.kind) \(record.sequence - start) + \(record.payload.count)")
+      }
+      guard case .packet(let frame) = context else { return world.broken(.protocolUse, "segment from nowhere") }
+      var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
+      bytes.withUnsafeMutableBytes { record.store(in: $0) }
+      bytes += frame[record.payload]
+      append(bytes)
+    case .appendLateFrame(let header):
+      guard case .packet(let frame) = context else { return world.broken(.protocolUse, "frame from nowhere") }
+      var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
+      bytes.withUnsafeMutableBytes { header.store(in: $0) }
+      bytes += frame
+      append(bytes)
+    case .send(let record): append(record)
+    case .closeLink(let reason):
+      world.tell(name, "closes the link: \(reason)")
+      if let link { world.link.flush(link) }
+      dropLink()
+      node.linkClosed(.closedHere, now: machine.now)
+    case .sendOnUplink(let keepalive): world.uplink.send(keepalive, from: machine.slot)
+
+    case .snoop(let handle, let stream, let range):
+      guard case .link(let bytes) = context else { return world.broken(.protocolUse, "snooped from nowhere") }
+      snoop(bytes[range], handle, stream)
+    case .snoopOwned(let handle, let stream, let bytes): snoop(bytes[...], handle, stream)
+    case .endSnoop(let handle, let stream): endSnoop(handle, stream)
+
+    case .steer(let handle, let flow): steeringAdditions.append((handle, flow))
+    case .unsteer(let flow):
+      steeringAdditions.removeAll { $0.flow == flow }
+      steeringRemovals.append((flow, machine.now + Self.steeringDelay))
+    case .replicated(let handle): replicationBegan(handle)
+    case .refused(let handle, let reason): replicationRefused(handle, reason)
+    case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
+    case .peerClosed(let handle):
+      // Nobody is left who could close this direction.
+      if !owned.contains(handle), let entry = sockets[handle], entry.closeRequested == nil { closeDuplicate(handle) }
+    case .inspect(let handle):
+      if let entry = sockets[handle], entry.closeRequested == nil, entry.socket.tcp.isReset {
+        try? node.unreplicate(handle, because: .reset, now: machine.now)
+      }
+    case .silence(let handle):
+      if let socket = sockets[handle]?.socket ?? pending[handle] { machine.remove(socket.conversation.flow) }
+
+    case .grantLease(let duration, let limit):
+      let isInTime = machine.now <= limit
+      if isInTime {
+        machine.lease = .until(machine.now + duration)
+        Judge.leaseBegins(machine)
+      }
+      node.leaseGranted(isInTime, now: machine.now)
+    case .renewLease(let duration):
+      let isRenewable = machine.leaseIsInForce
+      if isRenewable {
+        machine.lease = duration.map { .until(machine.now + $0) } ?? .endless
+        Judge.leaseBegins(machine)
+      } else {
+        world.tell(name, "the lease ran out before it was renewed")
+      }
+      node.leaseRenewed(isRenewable, now: machine.now)
+    case .revokeLease: machine.lease = .none
+    case .takeAddresses: takeAddresses()
+    case .dropAddresses: dropAddresses()
+    case .probe: world.uplink.probe(from: machine.slot)
+    case .phaseChanged(let phase): machine.application?.roleChanged(phase)
+    case .standbyChanged(let isReady): machine.application?.standbyChanged(isReady)
+    case .log(_, let text): world.tell(name, text)
+    }
+  }
+
+  // MARK: Mastership
+
+  private static let announcements: [TrueTime] = [
+    .zero, .milliseconds(10), .milliseconds(50), .milliseconds(200), .seconds(1), .seconds(3),
+  ]
+
+  private func takeAddresses() {
+    machine.hasAddresses = true
+    Judge.becamePrimary(machine)
+    for time in Self.announcements {
+      machine.after(time) { [weak self] in
+        guard let self, isAlive, phase == .primary else { return }
+        world.uplink.announce(from: machine.slot)
+      }
+    }
+  }
+
+  private func dropAddresses() {
+    machine.hasAddresses = false
+    // What `StaleConnections.destroy` does.
+    for socket in machine.sortedSockets { machine.remove(socket.conversation.flow) }
+    machine.application?.connectionsDestroyed()
+  }
+
+  // MARK: Snoop pairs
+
+  private func reserve(_ count: Int, _ handle: Handle, _ stream: SnoopStream) -> Bool {
+    guard let pair = pairs[handle] else { return false }
+    let fits = stream == .rcv ? pair.rcv.reserve(count) : pair.snd.reserve(count)
+    if !fits { node.snoopFailed(handle, because: .snoopBufferFull) }
+    return fits
+  }
+
+  private func snoop(_ bytes: ArraySlice<UInt8>, _ handle: Handle, _ stream: SnoopStream) {
+    guard let pair = pairs[handle] else { return }
+    world.tell(name, "shows \(bytes.count) bytes of \(stream) of \(pair.conversation.name)")
+    Judge.snooped(bytes, pair, stream, on: machine)
+    if stream == .rcv { pair.rcv.write(bytes.count) } else { pair.snd.write(bytes.count) }
+    pressure(pair, handle)
+    machine.application?.becameReadable(pair)
+  }
+
+  private func pressure(_ pair: Pair, _ handle: Handle) {
+    let longest = max(pair.rcv.queued, pair.snd.queued)
+    let limit = world.scenario.limits.snoopBuffer
+    if longest > limit / 2 {
+      node.snoopPressure(handle, isHigh: true)
+    } else if longest == 0 || longest < limit / 8 {
+      node.snoopPressure(handle, isHigh: false)
+    }
+  }
+
+  /// The application has read something.
+  func relieved(_ pair: Pair) {
+    guard let handle = pairs.first(where: { $0.value === pair })?.key else { return }
+    input(.request { engine in engine.pressure(pair, handle) })
+  }
+
+  private func endSnoop(_ handle: Handle, _ stream: SnoopStream) {
+    guard let pair = pairs[handle] else { return }
+    if stream == .rcv { pair.rcv.finish() } else { pair.snd.finish() }
+  }
+
+  private func retirePair(_ handle: Handle) {
+    guard let pair = pairs.removeValue(forKey: handle) else { return }
+    pair.rcv.finish()
+    pair.snd.finish()
+  }
+
+  // MARK: Sockets
+
+  private func flushSteering() {
+    while !steeringAdditions.isEmpty, isAlive {
+      let additions = steeringAdditions
+      steeringAdditions = []
+      for (_, flow) in additions {
+        steeringRemovals.removeAll { $0.flow == flow }
+        machine.steered.insert(flow)
+      }
+      for (handle, flow) in additions {
+        if let socket = pending[handle] {
+          takeSnapshot(handle, flow, socket)
+        } else {
+          node.steered(handle)
+        }
+        drain(.nothing)
+      }
+    }
+  }
+
+  private func takeSnapshot(_ handle: Handle, _ flow: Flow, _ socket: KernelSocket) {
+    guard machine.sockets[flow] === socket, !socket.tcp.isReset else { return node.snapshotFailed(handle) }
+    Judge.handshake(socket, from: machine, handle)
+    node.snapshotTaken(handle, socket.tcp.snapshot(now: machine.now), now: machine.now)
+  }
+
+  private func replicationBegan(_ handle: Handle) {
+    world.statistics.replications += 1
+    if let socket = pending.removeValue(forKey: handle) {
+      sockets[handle] = (socket, nil)
+      socket.engineHasIt = true
+    }
+    machine.application?.replicated(handle)
+  }
+
+  private func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
+    guard let socket = pending.removeValue(forKey: handle) else { return }
+    socket.engineHasIt = false
+    machine.application?.refused(handle, "\(reason)")
+    if !owned.contains(handle) {
+      machine.closeIfUnowned(socket)
+      try? node.free(handle)
+    }
+  }
+
+  private func replicationEnded(_ handle: Handle, _ reason: UnreplicateReason) {
+    replicationRefused(handle, reason)
+    world.tell(name, "\(describe(handle)) is unreplicated: \(reason)")
+    Judge.unreplicated(handle, reason, on: machine)
+    let isPair = pairs[handle] != nil
+    retirePair(handle)
+    let hadOwner = owned.contains(handle)
+    let entry = sockets.removeValue(forKey: handle)
+    if isPair || entry?.closeRequested != nil || reason == .mastershipLost || !hadOwner {
+      owned.remove(handle)
+      try? node.free(handle)
+    }
+    machine.application?.unreplicated(handle, reason)
+    if let socket = entry?.socket {
+      socket.engineHasIt = false
+      machine.closeIfUnowned(socket)
+    }
+  }
+
+  private func closeDuplicate(_ handle: Handle) {
+    guard let entry = sockets[handle], entry.closeRequested == nil else { return }
+    sockets[handle]!.closeRequested = machine.now
+    // The last descriptor is closed: FIN, and the kernel goes on by itself.
+    entry.socket.engineHasIt = false
+    if !entry.socket.applicationHasIt {
+      if !entry.socket.tcp.isClosed { Judge.applicationIsGone(entry.socket.conversation) }
+      machine.closeIfUnowned(entry.socket)
+    }
+  }
+
+  private func dropHandle(_ handle: Handle) {
+    if let socket = sockets.removeValue(forKey: handle)?.socket {
+      socket.engineHasIt = false
+      machine.closeIfUnowned(socket)
+    }
+    owned.remove(handle)
+    pairs[handle] = nil
+    try? node.free(handle)
+  }
+
+  private func applicationGone() {
+    var needsHelp = false
+    for handle in owned.sorted(by: { $0.rawValue < $1.rawValue }) {
+      owned.remove(handle)
+      guard let phase = try? node.socket(handle).phase else {
+        pairs[handle] = nil
+        continue
+      }
+      switch phase {
+      case .allocated, .attached, .unreplicated: dropHandle(handle)
+      case .receiving, .snooping:
+        node.snoopFailed(handle, because: .applicationGone)
+        drain(.nothing)
+        dropHandle(handle)
+      case .starting, .replicating, .ending:
+        if let entry = sockets[handle], entry.closeRequested == nil { needsHelp = true }
+      case .merging: break
+      }
+    }
+    if needsHelp, node.arbiter.standbyIsReady {
+      world.tell(name, "an application with replicated sockets is gone: hands mastership over")
+      try? node.releaseMastership(now: machine.now)
+    }
+  }
+
+  // MARK: What applications ask for (`Engine+Control`)
+
+  func allocate() -> Handle? {
+    guard let handle = try? node.allocate() else { return nil }
+    owned.insert(handle)
+    return handle
+  }
+
+  func free(_ handle: Handle) {
+    guard (try? node.free(handle)) != nil else { return }
+    if let socket = sockets.removeValue(forKey: handle)?.socket { socket.engineHasIt = false }
+    owned.remove(handle)
+    pairs[handle] = nil
+  }
+
+  func attach(primary: Handle, _ conversation: Conversation) -> (Handle, Pair)? {
+    guard let handle = try? node.attach(primary: primary) else { return nil }
+    let limits = world.scenario.limits
+    let buffer = SnoopBuffer(start: 0, socketCapacity: limits.snoopSocket, limit: limits.snoopBuffer)
+    let pair = Pair(conversation, rcv: buffer, snd: buffer)
+    pairs[handle] = pair
+    owned.insert(handle)
+    world.name(handle, conversation)
+    return (handle, pair)
+  }
+
+  /// - Returns: why not.
+  func replicate(_ handle: Handle, secondary: Handle, _ socket: KernelSocket) -> String? {
+    do throws(SocketError) {
+      try node.replicate(handle, secondary: secondary, flow: socket.conversation.flow)
+    } catch { return "\(error)" }
+    pending[handle] = socket
+    socket.engineHasIt = true
+    world.name(handle, socket.conversation)
+    return nil
+  }
+
+  func unreplicate(_ handle: Handle) { try? node.unreplicate(handle, now: machine.now) }
+
+  func close(_ handle: Handle) {
+    guard let phase = try? node.socket(handle).phase else { return }
+    switch phase {
+    case .replicating, .ending, .starting: closeDuplicate(handle)
+    case .receiving, .snooping, .attached:
+      try? node.unreplicate(handle, because: .applicationGone, now: machine.now)
+      drain(.nothing)
+      dropHandle(handle)
+    case .allocated, .unreplicated: dropHandle(handle)
+    case .merging: break
+    }
+  }
+
+  func askForMastership() {
+    if phase == .primary {
+      try? node.releaseMastership(now: machine.now)
+    } else {
+      try? node.acquireMastership(now: machine.now)
+    }
+  }
+
+  /// - Returns: the live socket, or why there is none.
+  func merge(_ handle: Handle, _ conversation: Conversation) -> Result<KernelSocket, MergeRefused> {
+    let plan: MergePlan
+    do throws(SocketError) {
+      plan = try node.merge(handle, now: machine.now)
+    } catch { return .failure(MergeRefused(reason: "\(error)")) }
+    guard let pair = pairs[handle] else { return .failure(MergeRefused(reason: "no pair")) }
+    let unread = pair.rcv.takeBack()
+    Judge.merged(plan, pair, unread: unread, on: machine)
+    retirePair(handle)
+    let tcp = ModelTCP(
+      plan, unread: conversation.peerBytes(unread), options: conversation.plan.local, now: machine.now)
+    let socket = KernelSocket(
+      conversation, tcp: tcp, readPosition: unread.lowerBound,
+      writePosition: plan.sendUnacknowledged + plan.sendQueue.count - conversation.localStart)
+    machine.add(socket)
+    machine.transmit(socket)
+    resend(plan, conversation)
+    node.merged(handle, succeeded: true)
+    owned.remove(handle)
+    world.statistics.merges += 1
+    return .success(socket)
+  }
+
+  struct MergeRefused: Error { var reason: String }
+
+  /// `Engine.resend`: unacknowledged bytes go out at once.
+  private func resend(_ plan: MergePlan, _ conversation: Conversation) {
+    let block = plan.block
+    let finCount: UInt32 = plan.finReceived ? 1 : 0
+    let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)
+    let acknowledgment = plan.receiveNext + Int(finCount)
+    let timestamps =
+      block.negotiated.timestamps
+      ? TCPTimestamps(value: plan.timestamp, echo: block.timestampRecent) : nil
+    func send(_ sequence: SequenceNumber, _ payload: [UInt8]) {
+      let output = ModelTCP.Output(
+        sequence: sequence, acknowledgment: acknowledgment, flags: payload.isEmpty ? .ack : [.ack, .psh],
+        window: UInt16(clamping: window), timestamps: timestamps, payload: payload)
+      machine.leave(conversation.frame(output, fromPeer: false))
+    }
+    let step = Int(block.negotiated.maximumSegmentSize)
+    let count = min(plan.sendQueue.count, max(Int(block.sendWindow), step))
+    for start in stride(from: 0, to: count, by: step) {
+      send(plan.sendUnacknowledged + start, Array(plan.sendQueue[start..<min(start + step, count)]))
+    }
+    if count == 0 { send(plan.sendUnacknowledged, []) }
+  }
+
+  // MARK: For the checks
+
+  func describe(_ handle: Handle) -> String {
+    "\(handle)" + (world.conversation(handle).map { " (\($0.name))" } ?? "")
+  }
+
+  /// How the node sees a conversation, by its flow.
+  func view(of conversation: Conversation) -> ReplicationNode.SocketView? {
+    node.sockets.first { $0.flow == conversation.flow }
+  }
+
+  func pair(of conversation: Conversation) -> (handle: Handle, pair: Pair)? {
+    // Of several, the one that was made last: the application lets go of the others.
+    pairs.filter { $0.value.conversation === conversation }.max { $0.key.generation < $1.key.generation }
+      .map { ($0.key, $0.value) }
+  }
+
+  func pair(named handle: Handle) -> Pair? { pairs[handle] }
+
+  /// Whether the conversation's pair could be merged, were this RE primary.
+  func isSnooping(_ conversation: Conversation) -> Bool {
+    guard let (handle, _) = pair(of: conversation) else { return false }
+    return (try? node.socket(handle).phase) == .snooping
+  }
+
+  private func checkMemory() {
+    guard world.now - lastAccount >= .milliseconds(100) else { return }
+    lastAccount = world.now
+    Judge.memory(of: self, on: machine)
+    for case .some(let frame) in held { Judge.stillHeld(since: frame.since, frame.conversation, on: machine) }
+  }
+
+  /// What is left when everything is over; empty if nothing is.
+  var leftovers: [String] {
+    var result: [String] = []
+    if node.occupancy != Occupancy() { result.append("\(node.occupancy)") }
+    if heldCount != 0 { result.append("\(heldCount) held frames") }
+    if !owned.isEmpty { result.append("\(owned.count) handles with an owner") }
+    if !sockets.isEmpty { result.append("\(sockets.count) duplicates of sockets") }
+    if !pending.isEmpty { result.append("\(pending.count) handshakes") }
+    if !pairs.isEmpty { result.append("\(pairs.count) snoop pairs") }
+    for view in node.sockets {
+      result.append("\(describe(view.handle)) is \(view.phase)")
+    }
+    if !machine.steered.isEmpty { result.append("\(machine.steered.count) steered flows") }
+    return result
+  }
+}

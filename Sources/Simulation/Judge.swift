@@ -1,0 +1,411 @@
+// Theory of operation
+//
+// Everything that can be held against the pair is looked at here, from the outside: frames where they leave an
+// RE, bytes where an application gets them, leases where a kernel grants them. What a frame may say is compared
+// with what the other RE's process has taken in, and every merge with all that has ever left.
+//
+// A connection must come to a good end unless its fate says otherwise. A fate is decided before a fault
+// strikes: a connection that the fault hits while it was not replicated, or whose other RE was not well at that
+// moment, may be lost. Everything else must live.
+
+import Packet
+import Replication
+
+enum Judge {
+  // MARK: Fates
+
+  /// Whether an RE could take over and serve, as far as machines and processes go.
+  private static func isWell(_ machine: Machine) -> Bool {
+    machine.isOn && !machine.isStopped && machine.engine?.isWell == true && machine.application?.isWell == true
+  }
+
+  /// Something on `machine` is about to stop or end.
+  static func machineFails(_ machine: Machine, engineStays: Bool) {
+    let other = machine.world.machines[1 - machine.slot]
+    for conversation in machine.world.conversations where conversation.mustLive && !conversation.isComplete {
+      if isServed(conversation, by: other) { continue }
+      if isServed(conversation, by: machine), isProtected(conversation, from: machine, by: other) { continue }
+      lose(conversation, "was not protected when something failed on \(machine.name)")
+    }
+  }
+
+  /// Something between the REs is about to fail.
+  static func pathFails(_ world: World) {
+    for conversation in world.conversations where conversation.mustLive && !conversation.isComplete {
+      if world.machines.contains(where: { isServed(conversation, by: $0) }) { continue }
+      lose(conversation, "was changing hands, or its RE had failed, when a path failed")
+    }
+  }
+
+  /// An operator asks for a switchover.
+  static func operatorAsks(_ world: World) {
+    guard !world.link.pathWorks || world.machines.contains(where: { !isWell($0) }) else { return }
+    // Not known yet, and the old primary falls silent: what comes of it is anybody's guess.
+    for conversation in world.conversations where !conversation.isComplete {
+      lose(conversation, "a switchover was asked for while something else failed")
+    }
+  }
+
+  /// The connection's socket lives on `machine`, and will stay there.
+  private static func isServed(_ conversation: Conversation, by machine: Machine) -> Bool {
+    isWell(machine) && machine.sockets[conversation.flow] != nil && machine.engine!.phase == .primary
+      && machine.leaseIsInForce && machine.world.uplink.hasCarrier[machine.slot]
+  }
+
+  private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine) -> Bool {
+    let world = machine.world
+    guard isWell(other), world.link.pathWorks, world.uplink.hasCarrier[other.slot], world.uplink.carries[other.slot],
+      machine.application!.isReplicated(conversation), other.application!.holdsPair(of: conversation),
+      let primary = machine.engine!.view(of: conversation), primary.phase == .replicating,
+      let (handle, _) = other.engine!.pair(of: conversation),
+      let secondary = try? other.engine!.node.socket(handle), secondary.phase == .snooping,
+      secondary.peer == primary.handle, other.engine!.node.arbiter.isLicensed(now: other.now),
+      machine.engine!.node.arbiter.standbyIsReady, other.engine!.node.peerName != nil
+    else { return false }
+    return true
+  }
+
+  static func lose(_ conversation: Conversation, _ why: String) {
+    guard conversation.fate == nil else { return }
+    conversation.fate = .lost(why)
+  }
+
+  /// Nobody on the RE holds the connection any more: that its kernel ends it is as it should be.
+  static func applicationIsGone(_ conversation: Conversation) { lose(conversation, "its application is gone") }
+
+  // MARK: Leases (no two masters)
+
+  /// A lease is put in force or prolonged.
+  static func leaseBegins(_ machine: Machine) {
+    let world = machine.world
+    let other = world.machines[1 - machine.slot]
+    guard other.isOn, other.leaseIsInForce else { return }
+    world.statistics.twoMasters += 1
+    guard world.scenario.kind.excludesTwoMasters else { return }
+    if isMuteMaster(other) {
+      world.overlapIsExcused = true
+      return
+    }
+    world.broken(.twoMasters, "\(machine.name) is given a lease while that of \(other.name) is in force")
+  }
+
+  /// An RE that had the address to itself, with a lease that has no end, cannot speak: its engine is gone, so
+  /// that the link is dead, and its kernel does not answer either, since it stands still or the uplink does not
+  /// carry. See docs/mastership.md.
+  private static func isMuteMaster(_ machine: Machine) -> Bool {
+    machine.lease == .endless && machine.engine?.isWell != true
+      && (machine.isStopped || !machine.world.uplink.connectsREs)
+  }
+
+  static func becamePrimary(_ machine: Machine) {
+    let world = machine.world
+    defer { world.lastPrimary = machine.slot }
+    guard let last = world.lastPrimary, last != machine.slot else { return }
+    world.statistics.failovers += 1
+    let pairs = world.conversations.filter { machine.engine?.isSnooping($0) == true }
+    if !pairs.isEmpty { world.statistics.failoversWithMerges += 1 }
+    for conversation in world.conversations where conversation.mustLive && !conversation.isComplete {
+      // Mastership moved away from a connection that was not replicated.
+      if machine.engine?.isSnooping(conversation) != true,
+        world.machines[last].sockets[conversation.flow] != nil
+          || !world.machines.contains(where: { $0.sockets[conversation.flow] != nil })
+      {
+        lose(conversation, "\(machine.name) took over, where it was not replicated")
+      }
+    }
+  }
+
+  // MARK: What leaves
+
+  static func frameLeaves(_ frame: [UInt8], from machine: Machine) {
+    let world = machine.world
+    world.statistics.framesLeft += 1
+    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
+    let segment = packet.segment
+    let other = world.machines[1 - machine.slot]
+    if !other.isOn || !other.leaseIsInForce {
+      world.overlapIsExcused = false
+    } else if world.scenario.kind.excludesTwoMasters, !world.overlapIsExcused {
+      world.broken(.promise6, "a frame leaves \(machine.name) while \(other.name) holds a lease")
+    }
+    guard let conversation = world.conversation(packet.outboundFlow) else {
+      return world.broken(.protocolUse, "a frame of no connection leaves \(machine.name)")
+    }
+    if world.isTold {
+      world.tell(
+        machine.name,
+        "out \(conversation.name) \(segment.flags) seq \(segment.sequence - conversation.localStart) + "
+          + "\(segment.payload.count), ack \(segment.acknowledgment - conversation.peerStart), window \(segment.window)")
+    }
+    // The peer has forgotten the connection: nobody listens.
+    if conversation.fate == .resetByPeer { return }
+    if segment.flags.contains(.rst) {
+      if conversation.mustLive, !conversation.isComplete, !conversation.peerIsDone, !segment.flags.contains(.syn) {
+        checkReset(segment, conversation, machine)
+      }
+      return
+    }
+    checkAgainstSecondary(segment, conversation, machine, other)
+    checkWindow(segment, conversation, machine)
+    checkStream(frame, segment, conversation, machine)
+    checkClock(segment, conversation, machine)
+    conversation.acknowledgmentLeft = .later(conversation.acknowledgmentLeft, segment.acknowledgment)
+    // A bare acknowledgement may overtake the bytes before it.
+    if !segment.payload.isEmpty || segment.flags.contains(.fin) {
+      conversation.endLeft = .later(conversation.endLeft, segment.end)
+    }
+    conversation.lastSpeaker = machine.slot
+  }
+
+  private static func checkReset(_ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine) {
+    // The answer to a stray segment that fits no window hurts nobody; the peer would not believe it.
+    guard let peer = conversation.peer, segment.sequence == peer.acknowledgment else { return }
+    machine.world.broken(.promise8, "\(machine.name) resets \(conversation.name)")
+  }
+
+  private static func checkAgainstSecondary(
+    _ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine, _ other: Machine
+  ) {
+    guard let here = machine.engine?.view(of: conversation), case let phase = here.phase,
+      phase == .replicating || phase.description == "ending", other.isOn, let engine = other.engine,
+      let (handle, pair) = engine.pair(of: conversation), let there = try? engine.node.socket(handle),
+      there.phase == .snooping, there.peer == here.handle, let block = there.block
+    else { return }
+    let world = machine.world
+    if segment.acknowledgment > block.receiveNext {
+      world.broken(
+        .promise1,
+        "\(machine.name) acknowledges byte \(segment.acknowledgment - conversation.peerStart - 1) of "
+          + "\(conversation.name), \(other.name) has \(block.receiveNext - conversation.peerStart)")
+    }
+    let sent = segment.payloadEnd - conversation.localStart
+    let known = pair.snd.start + pair.snd.received
+    if !segment.payload.isEmpty, sent > known {
+      world.broken(
+        .promise2,
+        "\(machine.name) sends byte \(sent - 1) of \(conversation.name), \(other.name) has \(known)")
+    }
+    let edge = edge(of: segment, conversation)
+    if edge > block.receiveEdge {
+      world.broken(
+        .promise4,
+        "\(machine.name) opens the window of \(conversation.name) to \(edge - conversation.peerStart), "
+          + "\(other.name) knows of \(block.receiveEdge - conversation.peerStart)")
+    }
+  }
+
+  private static func edge(of segment: TCPSegment, _ conversation: Conversation) -> SequenceNumber {
+    segment.acknowledgment + Int(segment.window) << Int(conversation.plan.local.windowScale)
+  }
+
+  private static func checkWindow(_ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine) {
+    let edge = edge(of: segment, conversation)
+    // What passes at once may overtake what is held; a later acknowledgement tells the later one.
+    if edge < conversation.edgeLeft, segment.acknowledgment > conversation.acknowledgmentLeft {
+      machine.world.broken(
+        .promise4,
+        "\(machine.name) moves the window of \(conversation.name) back from "
+          + "\(conversation.edgeLeft - conversation.peerStart) to \(edge - conversation.peerStart)")
+    }
+    conversation.edgeLeft = .later(conversation.edgeLeft, edge)
+  }
+
+  private static func checkStream(
+    _ frame: [UInt8], _ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine
+  ) {
+    let world = machine.world
+    let start = segment.sequence - conversation.localStart
+    for (offset, byte) in frame[segment.payload].enumerated()
+    where byte != conversation.localByte(start + offset) {
+      return world.broken(
+        .stream, "\(machine.name) sends a wrong byte of \(conversation.name) at \(start + offset)")
+    }
+    let end = segment.payloadEnd - conversation.localStart
+    if conversation.mustLive, segment.flags.contains(.fin), end != conversation.plan.localTotal {
+      world.broken(
+        .promise8,
+        "\(machine.name) ends \(conversation.name) after \(end) of \(conversation.plan.localTotal) bytes")
+    }
+  }
+
+  private static func checkClock(_ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine) {
+    guard let value = segment.timestamps?.value else { return }
+    if let last = conversation.timestampLeft, Int32(truncatingIfNeeded: value &- last) < 0 {
+      if let speaker = conversation.lastSpeaker, speaker != machine.slot {
+        machine.world.broken(
+          .promise3, "the clock of \(conversation.name) goes back by \(last &- value) with its merge")
+      }
+    } else {
+      conversation.timestampLeft = value
+    }
+  }
+
+  // MARK: Snooping and merging
+
+  /// The handshake reads the socket: the snoop pair begins here.
+  static func handshake(_ socket: KernelSocket, from machine: Machine, _ handle: Handle) {
+    let other = machine.world.machines[1 - machine.slot]
+    guard let view = machine.engine?.view(of: socket.conversation), let peer = view.peer,
+      let pair = other.engine?.pair(named: peer)
+    else { return }
+    let limits = machine.world.scenario.limits
+    pair.rcv = SnoopBuffer(
+      start: socket.readPosition, socketCapacity: limits.snoopSocket, limit: limits.snoopBuffer)
+    pair.snd = SnoopBuffer(
+      start: socket.tcp.sendStart - socket.conversation.localStart, socketCapacity: limits.snoopSocket,
+      limit: limits.snoopBuffer)
+  }
+
+  static func snooped(
+    _ bytes: ArraySlice<UInt8>, _ pair: EngineProcess.Pair, _ stream: SnoopStream, on machine: Machine
+  ) {
+    let conversation = pair.conversation
+    let buffer = stream == .rcv ? pair.rcv : pair.snd
+    if buffer.hasEnded {
+      machine.world.broken(.promise5, "\(stream) of \(conversation.name) goes on behind its end")
+    }
+    let total = stream == .rcv ? conversation.plan.peerTotal : conversation.plan.localTotal
+    if buffer.end + bytes.count > total {
+      machine.world.broken(
+        .promise5, "\(stream) of \(conversation.name) shows \(buffer.end + bytes.count) bytes, of \(total)")
+    }
+    for (offset, byte) in bytes.enumerated() {
+      let right =
+        stream == .rcv ? conversation.peerByte(buffer.end + offset) : conversation.localByte(buffer.end + offset)
+      if byte != right {
+        return machine.world.broken(
+          .promise5, "\(stream) of \(conversation.name) shows a wrong byte at \(buffer.end + offset) on \(machine.name)")
+      }
+    }
+  }
+
+  /// A pair becomes a socket: held against everything that has ever left.
+  static func merged(_ plan: MergePlan, _ pair: EngineProcess.Pair, unread: Range<Int>, on machine: Machine) {
+    let world = machine.world
+    let conversation = pair.conversation
+    world.tell(
+      machine.name,
+      "merges \(conversation.name): \(plan.sendQueue.count) bytes unacknowledged from "
+        + "\(plan.sendUnacknowledged - conversation.localStart), \(unread.count) unread up to "
+        + "\(plan.receiveNext - conversation.peerStart), window \(plan.receiveWindow)")
+    if plan.flow != conversation.flow { world.broken(.promise3, "\(conversation.name) is merged as \(plan.flow)") }
+    let receiveEnd = plan.receiveNext + (plan.finReceived ? 1 : 0)
+    let sendEnd = plan.sendUnacknowledged + plan.sendQueue.count + (plan.finSent ? 1 : 0)
+    func position(_ number: SequenceNumber) -> Int { number - conversation.peerStart }
+    if conversation.acknowledgmentLeft > receiveEnd {
+      world.broken(
+        .promise3,
+        "\(conversation.name): \(position(conversation.acknowledgmentLeft)) was acknowledged, merged at \(position(receiveEnd))")
+    }
+    if conversation.endLeft > sendEnd {
+      world.broken(
+        .promise3,
+        "\(conversation.name): \(conversation.endLeft - conversation.localStart) was sent, merged up to "
+          + "\(sendEnd - conversation.localStart)")
+    }
+    if let peer = conversation.peer, plan.sendUnacknowledged > peer.receiveNext {
+      world.broken(.promise3, "\(conversation.name): the send queue lacks bytes that the peer does not have")
+    }
+    if plan.receiveNext + Int(plan.receiveWindow) < conversation.edgeLeft {
+      world.broken(
+        .promise4,
+        "\(conversation.name): merged window ends at \(position(plan.receiveNext + Int(plan.receiveWindow))), "
+          + "\(position(conversation.edgeLeft)) was advertised")
+    }
+    let first = plan.sendUnacknowledged - conversation.localStart
+    if plan.sendQueue != conversation.localBytes(first..<first + plan.sendQueue.count) {
+      world.broken(.promise3, "\(conversation.name): the send queue holds wrong bytes")
+    }
+    if pair.rcv.end != position(plan.receiveNext) {
+      world.broken(
+        .promise5, "\(conversation.name): rcv ends at \(pair.rcv.end), merged at \(position(plan.receiveNext))")
+    }
+    if pair.snd.end != first + plan.sendQueue.count {
+      world.broken(
+        .promise5, "\(conversation.name): snd ends at \(pair.snd.end), merged at \(first + plan.sendQueue.count)")
+    }
+  }
+
+  static func mergeRefused(_ pair: EngineProcess.Pair, _ reason: String, on machine: Machine) {
+    guard pair.conversation.mustLive else { return }
+    machine.world.broken(.promise8, "\(pair.conversation.name) cannot be merged on \(machine.name): \(reason)")
+  }
+
+  // MARK: What applications read
+
+  static func read(_ bytes: [UInt8], _ socket: KernelSocket, on machine: Machine) {
+    let conversation = socket.conversation
+    conversation.lastProgress = machine.world.now
+    for (offset, byte) in bytes.enumerated() where byte != conversation.peerByte(socket.readPosition + offset) {
+      return machine.world.broken(
+        .stream, "the application on \(machine.name) reads a wrong byte of \(conversation.name) at \(socket.readPosition + offset)")
+    }
+  }
+
+  static func readEnd(_ socket: KernelSocket, on machine: Machine) {
+    if socket.readPosition != socket.conversation.plan.peerTotal {
+      machine.world.broken(
+        .stream,
+        "the application on \(machine.name) reads the end of \(socket.conversation.name) after "
+          + "\(socket.readPosition) of \(socket.conversation.plan.peerTotal) bytes")
+    }
+  }
+
+  // MARK: One socket's trouble
+
+  static func unreplicated(_ handle: Handle, _ reason: UnreplicateReason, on machine: Machine) {
+    let world = machine.world
+    guard world.scenario.kind == .isolation, let conversation = world.conversation(handle) else { return }
+    if conversation.plan.snooperStuckFor == 0, reason != .closed {
+      world.broken(.promise7, "\(conversation.name) is unreplicated (\(reason)), though only another one's snooper is stuck")
+    }
+  }
+
+  static func stillHeld(since: TrueTime, _ number: Int, on machine: Machine) {
+    let world = machine.world
+    guard machine.engine?.isWell == true, machine.leaseIsInForce else { return }
+    let age = world.now - since
+    if world.scenario.kind == .isolation,
+      let conversation = world.conversations.first(where: { $0.number == number }),
+      conversation.plan.snooperStuckFor == 0, age > .milliseconds(150)
+    {
+      world.broken(
+        .promise7,
+        "a frame of \(conversation.name) is held for \(age / 1_000_000) ms by \(machine.name), though only another one's snooper is stuck: \(machine.engine!.node.occupancy)")
+    }
+    // Whatever happens to the secondary, the primary goes on alone after the longest of its timeouts.
+    let bound = world.scenario.detection * 3 + .seconds(5)
+    if age > bound { world.broken(.liveness, "\(machine.name) holds a frame for \(age / 1_000_000) ms") }
+  }
+
+  static func memory(of engine: EngineProcess, on machine: Machine) {
+    let world = machine.world
+    let limits = world.scenario.limits
+    let occupancy = engine.node.occupancy
+    // A frame that was just let in may pass the limit by itself.
+    let slack = 70_000
+    if occupancy.sockets > limits.sockets {
+      world.broken(.promise10, "\(machine.name) has \(occupancy.sockets) handles of \(limits.sockets)")
+    }
+    // Held for the log, and waiting for sockets: each within the limit.
+    if occupancy.heldBytes > limits.holdBuffer * 2 {
+      world.broken(.promise10, "\(machine.name) holds \(occupancy.heldBytes) bytes of packets")
+    }
+    if occupancy.unacknowledgedRecordBytes > limits.holdBuffer + slack * limits.sockets {
+      world.broken(.promise10, "\(machine.name) has \(occupancy.unacknowledgedRecordBytes) bytes of records on their way")
+    }
+    if occupancy.bufferedBytes > limits.sockets * 2 * (limits.holdBuffer + slack) {
+      world.broken(.promise10, "\(machine.name) buffers \(occupancy.bufferedBytes) bytes")
+    }
+  }
+}
+
+extension Scenario.Kind {
+  /// Whether the faults of such a scenario exclude two masters.
+  public var excludesTwoMasters: Bool {
+    switch self {
+    case .linkFaults, .uplinkFaults, .isolation: true
+    case .splitBrain, .frozenClock: false
+    }
+  }
+}

@@ -1,0 +1,62 @@
+/// One stream of a snoop pair, as the engine fills it and the application reads it: only counted, since every
+/// byte is checked when it is written.
+struct SnoopBuffer {
+  /// Position in the stream of the first byte.
+  let start: Int
+  /// Bytes written so far.
+  private(set) var written = 0
+  /// Bytes that the application has read.
+  private(set) var read = 0
+  /// Bytes that wait in the engine, outside the socket.
+  private(set) var queued = 0
+  /// Bytes promised and not yet written.
+  private(set) var reserved = 0
+  /// Bytes that have come to this RE, whether written or promised.
+  private(set) var received = 0
+  private(set) var hasEnded = false
+  let socketCapacity: Int
+  let limit: Int
+
+  init(start: Int, socketCapacity: Int, limit: Int) {
+    self.start = start
+    self.socketCapacity = socketCapacity
+    self.limit = limit
+  }
+
+  /// Bytes that the application could read now.
+  var readable: Int { written - read - queued }
+  /// Position of the next byte that will be written.
+  var end: Int { start + written }
+
+  mutating func reserve(_ count: Int) -> Bool {
+    guard queued + reserved + count <= limit else { return false }
+    reserved += count
+    received += count
+    return true
+  }
+
+  mutating func write(_ count: Int) {
+    reserved = max(0, reserved - count)
+    written += count
+    queued += count
+    refill()
+  }
+
+  mutating func take(_ count: Int) {
+    read += count
+    refill()
+  }
+
+  private mutating func refill() { queued -= min(queued, max(0, socketCapacity - readable)) }
+
+  mutating func finish() { hasEnded = true }
+
+  /// What the application has not read; it will not see it here any more.
+  mutating func takeBack() -> Range<Int> {
+    let range = (start + read)..<(start + written)
+    read = written
+    queued = 0
+    hasEnded = true
+    return range
+  }
+}

@@ -1,0 +1,168 @@
+import Packet
+import Testing
+
+@testable import Replication
+
+/// Records that are well formed and that no honest RE sends: what fuzzing found, and what stands beside it.
+@Suite struct HostileRecordTests {
+  private let now = Instant(nanoseconds: 1_000_000_000)
+  private static let primary = Handle(slot: 0, generation: 1, index: 0)
+  private static let holdLimit = 10_000
+
+  private func keepalive(term: UInt64, phase: MastershipPhase = .primary) -> Keepalive {
+    Keepalive(
+      slot: 0, phase: phase, term: term, priority: 200, sentAt: 1, echo: .min, echoAnywhere: .min,
+      leaseIsTimed: true, uplinkIsRunning: true, linkIsUp: true, session: 5, voidedSession: 0)
+  }
+
+  private func record(
+    _ kind: RecordKind, to handle: Handle = Handle(rawValue: 0), _ body: (inout ByteWriter) -> Void = { _ in }
+  ) -> [UInt8] {
+    var writer = ByteWriter(kind, to: handle)
+    body(&writer)
+    return writer.record()
+  }
+
+  /// A secondary that is up, and the handle that waits for the handshake.
+  private func attached() throws -> (ReplicationNode, Handle) {
+    var node = ReplicationNode(
+      .init(
+        node: "re1", slot: 1, priority: 100, timing: PairTiming(interval: .milliseconds(100), misses: 3),
+        mode: .overlap, timeouts: LayerTimeouts(), socketLimit: 4, holdLimit: Self.holdLimit,
+        recordLimit: 4_096, incarnation: 7), now: now)
+    greet(&node)
+    return (node, try node.attach(primary: Self.primary))
+  }
+
+  private func greet(_ node: inout ReplicationNode) {
+    node.linkOpened(now: now)
+    let reason = receive(
+      Hello(slot: 0, node: "re0", session: 5, handleLimit: 4).record() + keepalive(term: 3).record(), &node)
+    #expect(reason == nil)
+    #expect(node.arbiter.phase == .secondary)
+  }
+
+  /// - Returns: why the node wants the link closed, if it does.
+  private func receive(_ bytes: [UInt8], _ node: inout ReplicationNode) -> String? {
+    node.actions = []
+    let used = bytes.withUnsafeBytes { node.linkReceived($0, now: now) }
+    #expect(used == bytes.count)
+    for case .closeLink(let reason) in node.actions { return reason }
+    return nil
+  }
+
+  /// The handshake up to the snapshot, without it.
+  private func beginning(_ handle: Handle) -> [UInt8] {
+    record(.ihaBegin, to: handle) {
+      $0.handle(Self.primary)
+      $0.flow(Flow(.tcp, local: Endpoint(IPAddress(v4: 1), 2), remote: Endpoint(IPAddress(v4: 3), 4)))
+      $0.byteArray([])
+    }
+  }
+
+  private let block = ControlBlock(
+    sendUnacknowledged: SequenceNumber(0), sendNext: SequenceNumber(0), sendWindow: 100,
+    sendWindowUpdate: SequenceNumber(0), maximumSendWindow: 100, receiveAcknowledged: SequenceNumber(0),
+    receiveNext: SequenceNumber(0), receiveWindow: 200, timestampRecent: 1, timestampSent: 1,
+    negotiated: NegotiatedOptions(
+      maximumSegmentSize: 100, sendWindowScale: nil, receiveWindowScale: nil, sackPermitted: false,
+      timestamps: true))
+
+  @Test(
+    "A term that could not rise any more is refused, on the link and on the uplink",
+    arguments: [.max, .max / 2 + 1])
+  func highTerm(term: UInt64) throws {
+    for bytes in [
+      keepalive(term: term).record(),
+      record(.mastershipHandover) {
+        $0.integer(term)
+        $0.integer(Int64(1))
+      },
+      record(.mastershipGrant) {
+        $0.integer(term)
+        $0.integer(Int64(1))
+      },
+    ] {
+      var (node, _) = try attached()
+      #expect(receive(bytes, &node) == "record has an invalid term")
+      node.linkClosed(.endOfStream, now: now)
+      greet(&node)
+    }
+    #expect(keepalive(term: term).uplinkPayload().withUnsafeBytes { Keepalive(uplinkPayload: $0) } == nil)
+  }
+
+  @Test("The highest term that is taken can still rise")
+  func highestTerm() throws {
+    var (node, _) = try attached()
+    #expect(receive(keepalive(term: .max / 2).record(), &node) == nil)
+    node.linkClosed(.carrierLost, now: now)
+    for milliseconds in stride(from: Int64(5), through: 5_000, by: 5) {
+      node.tick(now: now + .milliseconds(milliseconds))
+    }
+    #expect(node.arbiter.term == .max / 2 + 1)
+  }
+
+  @Test func mastershipIsNotHandedOverInATermBeforeTheFirst() throws {
+    var (node, _) = try attached()
+    let handover = record(.mastershipHandover) {
+      $0.integer(UInt64(0))
+      $0.integer(now.nanoseconds)
+    }
+    #expect(receive(handover, &node) == "record has an invalid term")
+    #expect(node.arbiter.phase == .secondary)
+  }
+
+  @Test("What happens to a connection before its state is known closes the link", arguments: 0..<3)
+  func changeBeforeSnapshot(index: Int) throws {
+    var (node, handle) = try attached()
+    #expect(receive(beginning(handle), &node) == nil)
+    let change =
+      switch index {
+      case 0:
+        record(.psrmUpdate, to: handle) {
+          block.write(to: &$0)
+          $0.sequence(SequenceNumber(900))
+        }
+      case let index:
+        record(index == 1 ? .sdrlSegment : .prlSegment, to: handle) { writer in
+          for _ in 0..<24 { writer.integer(UInt8(0)) }
+        }
+      }
+    #expect(receive(change, &node)?.hasSuffix("is not allowed in this state") == true)
+    node.linkClosed(.endOfStream, now: now)
+    greet(&node)
+    #expect(throws: Never.self) { try node.free(handle) }
+    #expect(node.occupancy == Occupancy())
+  }
+
+  @Test("A send queue beyond the limit is not kept, however many pieces it comes in")
+  func endlessSendQueue() throws {
+    var (node, handle) = try attached()
+    #expect(receive(beginning(handle), &node) == nil)
+    let piece = record(.sdrlInitial, to: handle) { $0.byteArray([UInt8](repeating: 7, count: 1_000)) }
+    for _ in 0..<100 {
+      #expect(receive(piece, &node) == nil)
+      #expect(node.occupancy.bufferedBytes <= Self.holdLimit)
+    }
+    #expect(try node.socket(handle).phase == .unreplicated(.limitReached))
+  }
+
+  @Test(
+    "A grant that answers a keepalive from before all time is too old",
+    arguments: [.min, .min + 1, -1] as [Int64])
+  func ancientGrant(echo: Int64) {
+    var arbiter = PairArbiter(
+      slot: 1, priority: 255, timing: PairTiming(interval: .milliseconds(100), misses: 3), now: now)
+    arbiter.linkCameUp(primaryRestarted: false, now: now)
+    _ = arbiter.received(keepalive(term: 0, phase: .starting), onLink: true, now: now)
+    _ = arbiter.tick(now: now)
+    _ = arbiter.leaseGranted(true, now: now)
+    #expect(arbiter.phase == .primary)
+    _ = arbiter.leaseRenewed(false, now: now)
+    #expect(arbiter.phase == .suspended)
+    #expect(arbiter.granted(term: arbiter.term, echo: echo, now: now) == [])
+    #expect(arbiter.phase == .suspended)
+    #expect(arbiter.granted(term: arbiter.term, echo: now.nanoseconds, now: now) != [])
+    #expect(arbiter.phase == .primary)
+  }
+}

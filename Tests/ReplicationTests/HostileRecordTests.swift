@@ -9,9 +9,11 @@ import Testing
   private static let primary = Handle(slot: 0, generation: 1, index: 0)
   private static let holdLimit = 10_000
 
-  private func keepalive(term: UInt64, phase: MastershipPhase = .primary) -> Keepalive {
+  private func keepalive(
+    term: UInt64, phase: MastershipPhase = .primary, echoAnywhere: Int64 = .min
+  ) -> Keepalive {
     Keepalive(
-      slot: 0, phase: phase, term: term, priority: 200, sentAt: 1, echo: .min, echoAnywhere: .min,
+      slot: 0, phase: phase, term: term, priority: 200, sentAt: 1, echo: .min, echoAnywhere: echoAnywhere,
       leaseIsTimed: true, uplinkIsRunning: true, linkIsUp: true, session: 5, voidedSession: 0)
   }
 
@@ -31,7 +33,8 @@ import Testing
         mode: .overlap, timeouts: LayerTimeouts(), socketLimit: 4, holdLimit: Self.holdLimit,
         recordLimit: 4_096, incarnation: 7), now: now)
     greet(&node)
-    return (node, try node.attach(primary: Self.primary))
+    let handle = try node.attach(primary: Self.primary)
+    return (node, handle)
   }
 
   private func greet(_ node: inout ReplicationNode) {
@@ -99,7 +102,7 @@ import Testing
     for milliseconds in stride(from: Int64(5), through: 5_000, by: 5) {
       node.tick(now: now + .milliseconds(milliseconds))
     }
-    #expect(node.arbiter.term == .max / 2 + 1)
+    #expect(node.arbiter.term == UInt64.max / 2 + 1)
   }
 
   @Test func mastershipIsNotHandedOverInATermBeforeTheFirst() throws {
@@ -154,7 +157,8 @@ import Testing
     var arbiter = PairArbiter(
       slot: 1, priority: 255, timing: PairTiming(interval: .milliseconds(100), misses: 3), now: now)
     arbiter.linkCameUp(primaryRestarted: false, now: now)
-    _ = arbiter.received(keepalive(term: 0, phase: .starting), onLink: true, now: now)
+    let greeting = keepalive(term: 0, phase: .starting, echoAnywhere: now.nanoseconds)
+    _ = arbiter.received(greeting, onLink: true, now: now)
     _ = arbiter.tick(now: now)
     _ = arbiter.leaseGranted(true, now: now)
     #expect(arbiter.phase == .primary)

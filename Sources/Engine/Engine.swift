@@ -102,8 +102,10 @@ public final class Engine: @unchecked Sendable {
       throw EngineError(error)
     }
     let addresses = configuration.addresses.map(\.address)
+    let formerFlows: Set<Flow>
     do throws(PacketFilterError) {
       filter = try PacketFilter(mark: Self.packetMark)
+      formerFlows = try filter.steeredFlows()
       try filter.install(uplinks: [PacketFilter.Uplink(uplink, tapName: tap.name)], replicated: addresses)
     } catch {
       throw .packetFilter(error)
@@ -120,6 +122,21 @@ public final class Engine: @unchecked Sendable {
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
         recordLimit: configuration.limits.record, incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
+    endFormerConnections(formerFlows)
+  }
+
+  /// What an earlier run of the engine steered was replicated when it ended: the other RE has it, and may have
+  /// gone on with it. What was not goes on here. The fence is shut, so that no peer hears of it.
+  private func endFormerConnections(_ flows: Set<Flow>) {
+    guard !flows.isEmpty else { return }
+    for replicated in configuration.addresses {
+      do throws(SystemError) {
+        let count = try StaleConnections.destroy(local: replicated.address, among: flows)
+        if count > 0 { logger.info("ended \(count) connections that an earlier run had replicated") }
+      } catch {
+        logger.warning("replicated connections of an earlier run are left: \(error)")
+      }
+    }
   }
 
   /// Starts everything and returns when the engine is ready for its other half and for applications.

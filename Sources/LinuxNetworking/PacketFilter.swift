@@ -101,6 +101,31 @@ public final class PacketFilter {
     steered = []
   }
 
+  /// The IPv4 flows that are steered at this moment, whoever put them there: before `install` those of an
+  /// earlier run, whose table outlives it.
+  public func steeredFlows() throws(PacketFilterError) -> Set<Flow> {
+    try run("add table \(Self.table)\n")
+    let table = try run("list table \(Self.table)\n")
+    guard table.contains("set \(FlowSet.flows4.rawValue) {") else { return [] }
+    nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL))
+    defer {
+      nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE))
+    }
+    let text = try run("list set \(Self.table) \(FlowSet.flows4.rawValue)\n")
+    guard let start = text.firstRange(of: "elements = {")?.upperBound else { return [] }
+    return Set(text[start...].prefix { $0 != "}" }.split(separator: ",").compactMap { Self.flow($0) })
+  }
+
+  /// Reads `5.5.5.5 . 16000 . 5.5.5.4 . 40000 . 6`.
+  private static func flow(_ element: Substring) -> Flow? {
+    let words = element.split { $0.isWhitespace }
+    guard words.count == 9, let local = IPAddress(String(words[0])), let localPort = UInt16(words[2]),
+      let remote = IPAddress(String(words[4])), let remotePort = UInt16(words[6]),
+      let transport = UInt8(words[8]).flatMap(TransportProtocol.init(rawValue:))
+    else { return nil }
+    return Flow(transport, local: Endpoint(local, localPort), remote: Endpoint(remote, remotePort))
+  }
+
   /// Changes which flows go through the engine, in one transaction. Adding a flow twice, or removing one that
   /// is not there, is no error.
   ///

@@ -21,16 +21,32 @@ public enum StaleConnections {
   /// - Returns: how many there were.
   /// - Throws: `EOPNOTSUPP` if the kernel cannot end sockets, `EPERM` without CAP_NET_ADMIN.
   public static func destroy(local address: IPAddress) throws(SystemError) -> Int {
+    try destroy(local: address) { _, _ in true }
+  }
+
+  /// Ends those of the connections of `address` that belong to one of `flows`.
+  public static func destroy(
+    local address: IPAddress, among flows: Set<Flow>
+  ) throws(SystemError) -> Int {
+    let ports = Set(flows.filter { $0.local.address == address }.map { [$0.local.port, $0.remote.port] })
+    return try destroy(local: address) { local, remote in ports.contains([local, remote]) }
+  }
+
+  private static func destroy(
+    local address: IPAddress, where isMeant: (_ localPort: UInt16, _ remotePort: UInt16) -> Bool
+  ) throws(SystemError) -> Int {
     switch address.family {
-    case .v6: return try destroy(AF_INET6, address)
+    case .v6: return try destroy(AF_INET6, address, where: isMeant)
     case .v4:
       // A socket of a listener for both families has the address in its IPv6 form (RFC 4291, 2.5.5.2).
       let mapped = IPAddress(v6High: 0, low: 0xffff << 32 | UInt64(address.v4Value ?? 0))
-      return try destroy(AF_INET, address) + destroy(AF_INET6, mapped)
+      return try destroy(AF_INET, address, where: isMeant) + destroy(AF_INET6, mapped, where: isMeant)
     }
   }
 
-  private static func destroy(_ family: Int32, _ address: IPAddress) throws(SystemError) -> Int {
+  private static func destroy(
+    _ family: Int32, _ address: IPAddress, where isMeant: (UInt16, UInt16) -> Bool
+  ) throws(SystemError) -> Int {
     var query = inet_diag_req_v2()
     query.sdiag_family = UInt8(family)
     query.sdiag_protocol = UInt8(IPPROTO_TCP)
@@ -43,7 +59,8 @@ public enum StaleConnections {
       guard body.count >= MemoryLayout<inet_diag_msg>.size else { return }
       let message = body.loadUnaligned(as: inet_diag_msg.self)
       let local = withUnsafeBytes(of: message.id.idiag_src) { IPAddress(address.family, $0, at: 0) }
-      if local == address { found.append(message.id) }
+      let ports = (UInt16(bigEndian: message.id.idiag_sport), UInt16(bigEndian: message.id.idiag_dport))
+      if local == address, isMeant(ports.0, ports.1) { found.append(message.id) }
     }) {}
 
     for id in found {

@@ -215,7 +215,8 @@ extension ReplicationNode {
       entries[place]!.requirement(ofEdge: edge, acknowledged: log.acknowledged) <= log.acknowledged
     else { return }
     entries[place]!.block.noteSent(
-      end: block.sendNext, acknowledgment: number, window: UInt32(field * unit), timestamps: segment.timestamps)
+      end: block.sendNext, acknowledgment: number, window: UInt32(field * unit),
+      timestamps: segment.timestamps)
     markDirty(place)
     actions.append(
       .acknowledge(

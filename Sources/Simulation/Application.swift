@@ -207,7 +207,9 @@ final class Application {
   }
 
   private func replicateAll() {
-    for number in holdings.keys.sorted() { if case .live(let live) = holdings[number]! { replicateLater(live, soon: true) } }
+    for number in holdings.keys.sorted() {
+      if case .live(let live) = holdings[number]! { replicateLater(live, soon: true) }
+    }
   }
 
   private func replicateLater(_ live: Live, soon: Bool = false) {
@@ -221,7 +223,9 @@ final class Application {
 
   /// Tells the other instance of a connection, over the applications' own channel.
   private func offer(_ live: Live) {
-    guard holds(live), live.state == .plain, isPrimary, standbyIsUp, !live.socket.sawEnd || !live.socket.tcp.isClosed else { return }
+    guard holds(live), live.state == .plain, isPrimary, standbyIsUp,
+      !live.socket.sawEnd || !live.socket.tcp.isClosed
+    else { return }
     live.state = .offering
     live.offer += 1
     let offer = live.offer
@@ -256,14 +260,17 @@ final class Application {
   }
 
   /// Secondary: the other instance has a connection to be snooped.
-  private func offered(_ primary: Handle, _ conversation: Conversation, _ answer: @escaping (Handle) -> Void) {
+  private func offered(_ primary: Handle, _ conversation: Conversation, _ answer: @escaping (Handle) -> Void)
+  {
     guard !isPrimary else { return }
     if case .pair(let old, _) = holdings[conversation.number] {
       ask { $0.close(old) }
       holdings[conversation.number] = nil
     }
     ask { [weak self] engine in
-      guard let self, isAlive, let (handle, pair) = engine.attach(primary: primary, conversation) else { return }
+      guard let self, isAlive, let (handle, pair) = engine.attach(primary: primary, conversation) else {
+        return
+      }
       hear { application in
         if case .pair(let old, _) = application.holdings[conversation.number] {
           application.ask { $0.close(old) }

@@ -323,7 +323,8 @@ final class EngineProcess {
         world.tell(
           name,
           "\(verdict == .hold ? "holds" : "drops") \(conversation.name) \(isOutbound ? "out" : "in") "
-            + "\(packet.segment.flags) seq \(packet.segment.sequence - start) + \(packet.segment.payload.count)")
+            + "\(packet.segment.flags) seq \(packet.segment.sequence - start) + \(packet.segment.payload.count)"
+        )
       }
     }
     if !node.actions.isEmpty { drain(.packet(frame)) }
@@ -361,7 +362,9 @@ final class EngineProcess {
     let input = linkInput
     let now = machine.now
     let used = input.withUnsafeBytes { node.linkReceived($0, now: now) }
-    if used < 0 || used > input.count { world.broken(.protocolUse, "\(name): \(used) of \(input.count) bytes used") }
+    if used < 0 || used > input.count {
+      world.broken(.protocolUse, "\(name): \(used) of \(input.count) bytes used")
+    }
     // Acknowledge first, and show afterwards, as `Engine.linkReceived` does.
     var deferred: [Action] = []
     while !node.actions.isEmpty, isAlive {
@@ -419,7 +422,8 @@ final class EngineProcess {
     step(before: action)
     guard isAlive else { return }
     switch action {
-    case .release(let reference): if let frame = take(reference) { emit(frame.bytes, isOutbound: frame.isOutbound) }
+    case .release(let reference):
+      if let frame = take(reference) { emit(frame.bytes, isOutbound: frame.isOutbound) }
     case .replay(let reference):
       if let frame = take(reference) { judge(frame.bytes, isOutbound: frame.isOutbound) }
     case .discard(let reference): _ = take(reference)
@@ -430,15 +434,21 @@ final class EngineProcess {
       machine.leave(
         Conversation.frame(output, from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
     case .injectLate(let range):
-      guard case .link(let bytes) = context else { return world.broken(.protocolUse, "late frame from nowhere") }
+      guard case .link(let bytes) = context else {
+        return world.broken(.protocolUse, "late frame from nowhere")
+      }
       judge(Array(bytes[range]), isOutbound: false)
 
     case .appendSegment(let record):
       if world.isTold, let conversation = world.conversation(record.handle) {
         let start = record.kind == .sdrlSegment ? conversation.localStart : conversation.peerStart
-        world.tell(name, "logs \(conversation.name) \(record.kind) \(record.sequence - start) + \(record.payload.count)")
+        world.tell(
+          name,
+          "logs \(conversation.name) \(record.kind) \(record.sequence - start) + \(record.payload.count)")
       }
-      guard case .packet(let frame) = context else { return world.broken(.protocolUse, "segment from nowhere") }
+      guard case .packet(let frame) = context else {
+        return world.broken(.protocolUse, "segment from nowhere")
+      }
       var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       bytes += frame[record.payload]
@@ -472,7 +482,9 @@ final class EngineProcess {
     case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
     case .peerClosed(let handle):
       // Nobody is left who could close this direction.
-      if !owned.contains(handle), let entry = sockets[handle], entry.closeRequested == nil { closeDuplicate(handle) }
+      if !owned.contains(handle), let entry = sockets[handle], entry.closeRequested == nil {
+        closeDuplicate(handle)
+      }
     case .inspect(let handle):
       if let entry = sockets[handle], entry.closeRequested == nil, entry.socket.tcp.isReset {
         try? node.unreplicate(handle, because: .reset, now: machine.now)

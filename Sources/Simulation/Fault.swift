@@ -118,8 +118,10 @@ public struct Fault: Sendable, CustomStringConvertible {
     let detection = scenario.detection
     // Around the times that matter to leases and detection, as often as not.
     let around: [TrueTime] = [detection / 4, detection / 2, detection, detection * 2, detection * 3]
-    let near = around.randomElement(using: &random)! + .random(in: -detection / 10...detection / 10, using: &random)
-    let duration = Bool.random(using: &random) ? near : .random(in: .milliseconds(1)...detection * 6, using: &random)
+    let near =
+      around.randomElement(using: &random)! + .random(in: -detection / 10...detection / 10, using: &random)
+    let duration =
+      Bool.random(using: &random) ? near : .random(in: .milliseconds(1)...detection * 6, using: &random)
     func place() -> Place {
       switch Int.random(in: 0..<4, using: &random) {
       case 0: .betweenEvents

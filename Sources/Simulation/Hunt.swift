@@ -71,7 +71,8 @@ public final class Hunt: Sendable {
       if now - state.lastWord > 60_000_000_000 {
         state.lastWord = now
         print(
-          "   \((now - started) / 1_000_000_000) s: \(state.runs) runs, \(state.statistics.failovers) failovers")
+          "   \((now - started) / 1_000_000_000) s: \(state.runs) runs, \(state.statistics.failovers) failovers"
+        )
       }
     }
   }

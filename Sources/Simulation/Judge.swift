@@ -16,7 +16,8 @@ enum Judge {
 
   /// Whether an RE could take over and serve, as far as machines and processes go.
   private static func isWell(_ machine: Machine) -> Bool {
-    machine.isOn && !machine.isStopped && machine.engine?.isWell == true && machine.application?.isWell == true
+    machine.isOn && !machine.isStopped && machine.engine?.isWell == true
+      && machine.application?.isWell == true
   }
 
   /// Something on `machine` is about to stop or end.
@@ -52,9 +53,12 @@ enum Judge {
       && machine.leaseIsInForce && machine.world.uplink.hasCarrier[machine.slot]
   }
 
-  private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine) -> Bool {
+  private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine)
+    -> Bool
+  {
     let world = machine.world
-    guard isWell(other), world.link.pathWorks, world.uplink.hasCarrier[other.slot], world.uplink.carries[other.slot],
+    guard isWell(other), world.link.pathWorks, world.uplink.hasCarrier[other.slot],
+      world.uplink.carries[other.slot],
       machine.application!.isReplicated(conversation), other.application!.holdsPair(of: conversation),
       let primary = machine.engine!.view(of: conversation), primary.phase == .replicating,
       let (handle, _) = other.engine!.pair(of: conversation),
@@ -71,7 +75,9 @@ enum Judge {
   }
 
   /// Nobody on the RE holds the connection any more: that its kernel ends it is as it should be.
-  static func applicationIsGone(_ conversation: Conversation) { lose(conversation, "its application is gone") }
+  static func applicationIsGone(_ conversation: Conversation) {
+    lose(conversation, "its application is gone")
+  }
 
   // MARK: Leases (no two masters)
 
@@ -135,12 +141,15 @@ enum Judge {
       world.tell(
         machine.name,
         "out \(conversation.name) \(segment.flags) seq \(segment.sequence - conversation.localStart) + "
-          + "\(segment.payload.count), ack \(segment.acknowledgment - conversation.peerStart), window \(segment.window)")
+          + "\(segment.payload.count), ack \(segment.acknowledgment - conversation.peerStart), window \(segment.window)"
+      )
     }
     // The peer has forgotten the connection: nobody listens.
     if conversation.fate == .resetByPeer { return }
     if segment.flags.contains(.rst) {
-      if conversation.mustLive, !conversation.isComplete, !conversation.peerIsDone, !segment.flags.contains(.syn) {
+      if conversation.mustLive, !conversation.isComplete, !conversation.peerIsDone,
+        !segment.flags.contains(.syn)
+      {
         checkReset(segment, conversation, machine)
       }
       return
@@ -271,10 +280,12 @@ enum Judge {
     }
     for (offset, byte) in bytes.enumerated() {
       let right =
-        stream == .rcv ? conversation.peerByte(buffer.end + offset) : conversation.localByte(buffer.end + offset)
+        stream == .rcv
+        ? conversation.peerByte(buffer.end + offset) : conversation.localByte(buffer.end + offset)
       if byte != right {
         return machine.world.broken(
-          .promise5, "\(stream) of \(conversation.name) shows a wrong byte at \(buffer.end + offset) on \(machine.name)")
+          .promise5,
+          "\(stream) of \(conversation.name) shows a wrong byte at \(buffer.end + offset) on \(machine.name)")
       }
     }
   }
@@ -288,14 +299,17 @@ enum Judge {
       "merges \(conversation.name): \(plan.sendQueue.count) bytes unacknowledged from "
         + "\(plan.sendUnacknowledged - conversation.localStart), \(unread.count) unread up to "
         + "\(plan.receiveNext - conversation.peerStart), window \(plan.receiveWindow)")
-    if plan.flow != conversation.flow { world.broken(.promise3, "\(conversation.name) is merged as \(plan.flow)") }
+    if plan.flow != conversation.flow {
+      world.broken(.promise3, "\(conversation.name) is merged as \(plan.flow)")
+    }
     let receiveEnd = plan.receiveNext + (plan.finReceived ? 1 : 0)
     let sendEnd = plan.sendUnacknowledged + plan.sendQueue.count + (plan.finSent ? 1 : 0)
     func position(_ number: SequenceNumber) -> Int { number - conversation.peerStart }
     if conversation.acknowledgmentLeft > receiveEnd {
       world.broken(
         .promise3,
-        "\(conversation.name): \(position(conversation.acknowledgmentLeft)) was acknowledged, merged at \(position(receiveEnd))")
+        "\(conversation.name): \(position(conversation.acknowledgmentLeft)) was acknowledged, merged at \(position(receiveEnd))"
+      )
     }
     if conversation.endLeft > sendEnd {
       world.broken(
@@ -318,17 +332,20 @@ enum Judge {
     }
     if pair.rcv.end != position(plan.receiveNext) {
       world.broken(
-        .promise5, "\(conversation.name): rcv ends at \(pair.rcv.end), merged at \(position(plan.receiveNext))")
+        .promise5,
+        "\(conversation.name): rcv ends at \(pair.rcv.end), merged at \(position(plan.receiveNext))")
     }
     if pair.snd.end != first + plan.sendQueue.count {
       world.broken(
-        .promise5, "\(conversation.name): snd ends at \(pair.snd.end), merged at \(first + plan.sendQueue.count)")
+        .promise5,
+        "\(conversation.name): snd ends at \(pair.snd.end), merged at \(first + plan.sendQueue.count)")
     }
   }
 
   static func mergeRefused(_ pair: EngineProcess.Pair, _ reason: String, on machine: Machine) {
     guard pair.conversation.mustLive else { return }
-    machine.world.broken(.promise8, "\(pair.conversation.name) cannot be merged on \(machine.name): \(reason)")
+    machine.world.broken(
+      .promise8, "\(pair.conversation.name) cannot be merged on \(machine.name): \(reason)")
   }
 
   // MARK: What applications read
@@ -336,9 +353,12 @@ enum Judge {
   static func read(_ bytes: [UInt8], _ socket: KernelSocket, on machine: Machine) {
     let conversation = socket.conversation
     conversation.lastProgress = machine.world.now
-    for (offset, byte) in bytes.enumerated() where byte != conversation.peerByte(socket.readPosition + offset) {
+    for (offset, byte) in bytes.enumerated() where byte != conversation.peerByte(socket.readPosition + offset)
+    {
       return machine.world.broken(
-        .stream, "the application on \(machine.name) reads a wrong byte of \(conversation.name) at \(socket.readPosition + offset)")
+        .stream,
+        "the application on \(machine.name) reads a wrong byte of \(conversation.name) at \(socket.readPosition + offset)"
+      )
     }
   }
 
@@ -357,7 +377,9 @@ enum Judge {
     let world = machine.world
     guard world.scenario.kind == .isolation, let conversation = world.conversation(handle) else { return }
     if conversation.plan.snooperStuckFor == 0, reason != .closed {
-      world.broken(.promise7, "\(conversation.name) is unreplicated (\(reason)), though only another one's snooper is stuck")
+      world.broken(
+        .promise7,
+        "\(conversation.name) is unreplicated (\(reason)), though only another one's snooper is stuck")
     }
   }
 
@@ -371,7 +393,8 @@ enum Judge {
     {
       world.broken(
         .promise7,
-        "a frame of \(conversation.name) is held for \(age / 1_000_000) ms by \(machine.name), though only another one's snooper is stuck: \(machine.engine!.node.occupancy)")
+        "a frame of \(conversation.name) is held for \(age / 1_000_000) ms by \(machine.name), though only another one's snooper is stuck: \(machine.engine!.node.occupancy)"
+      )
     }
     // Whatever happens to the secondary, the primary goes on alone after the longest of its timeouts.
     let bound = world.scenario.detection * 3 + .seconds(5)
@@ -392,7 +415,9 @@ enum Judge {
       world.broken(.promise10, "\(machine.name) holds \(occupancy.heldBytes) bytes of packets")
     }
     if occupancy.unacknowledgedRecordBytes > limits.holdBuffer + slack * limits.sockets {
-      world.broken(.promise10, "\(machine.name) has \(occupancy.unacknowledgedRecordBytes) bytes of records on their way")
+      world.broken(
+        .promise10, "\(machine.name) has \(occupancy.unacknowledgedRecordBytes) bytes of records on their way"
+      )
     }
     if occupancy.bufferedBytes > limits.sockets * 2 * (limits.holdBuffer + slack) {
       world.broken(.promise10, "\(machine.name) buffers \(occupancy.bufferedBytes) bytes")

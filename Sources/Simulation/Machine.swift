@@ -221,7 +221,8 @@ final class Machine {
     }
     let isOver = socket.tcp.isReset || (socket.tcp.isClosed && socket.sawEnd)
     if !isOver {
-      world.tell(name, "nobody holds the socket of \(socket.conversation.name) any more: the kernel resets it")
+      world.tell(
+        name, "nobody holds the socket of \(socket.conversation.name) any more: the kernel resets it")
       Judge.applicationIsGone(socket.conversation)
       let reset = socket.tcp.abort(now: now)
       egress(socket.conversation.frame(reset, fromPeer: false))
@@ -307,7 +308,8 @@ final class Machine {
         world.tell(
           name,
           "in  \(conversation.name) \(segment.flags) seq \(segment.sequence - conversation.peerStart) + "
-            + "\(segment.payload.count), ack \(segment.acknowledgment - conversation.localStart), window \(segment.window)")
+            + "\(segment.payload.count), ack \(segment.acknowledgment - conversation.localStart), window \(segment.window)"
+        )
       }
       socket.tcp.receive(
         packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: now)

@@ -19,7 +19,10 @@ enum PeerHost {
     world.add(conversation)
     world.statistics.conversations += 1
     conversation.lastProgress = world.now
-    world.tell("peer", "\(conversation.name) opens, to \(machine.name); sequence numbers \(plan.peerStart) and \(plan.localStart)")
+    world.tell(
+      "peer",
+      "\(conversation.name) opens, to \(machine.name); sequence numbers \(plan.peerStart) and \(plan.localStart)"
+    )
     let socket = KernelSocket(
       conversation,
       tcp: ModelTCP(
@@ -91,7 +94,8 @@ enum PeerHost {
     let bytes = conversation.peer!.read()
     guard !bytes.isEmpty else { return }
     conversation.lastProgress = world.now
-    for (offset, byte) in bytes.enumerated() where byte != conversation.localByte(conversation.peerRead + offset) {
+    for (offset, byte) in bytes.enumerated()
+    where byte != conversation.localByte(conversation.peerRead + offset) {
       world.broken(
         .stream, "the peer of \(conversation.name) reads a wrong byte at \(conversation.peerRead + offset)")
       return
@@ -103,7 +107,8 @@ enum PeerHost {
   }
 
   private static func finishIfDone(_ conversation: Conversation, in world: World) {
-    guard !conversation.peerIsDone, conversation.peer!.peerHasClosed, conversation.peer!.readableByteCount == 0,
+    guard !conversation.peerIsDone, conversation.peer!.peerHasClosed,
+      conversation.peer!.readableByteCount == 0,
       conversation.peer!.finIsAcknowledged
     else { return }
     conversation.peerIsDone = true

@@ -53,7 +53,9 @@ public enum Run {
           + "\(conversation.peerWritten) of \(conversation.plan.peerTotal)")
     }
     let isInStep = world.machines.contains { $0.engine?.node.arbiter.standbyIsReady == true }
-    if !isInStep { world.broken(.liveness, "the pair is not in step \(bound / 1_000_000_000) s after the last fault") }
+    if !isInStep {
+      world.broken(.liveness, "the pair is not in step \(bound / 1_000_000_000) s after the last fault")
+    }
     for machine in world.machines {
       let leftovers = machine.engine!.leftovers
       if !leftovers.isEmpty {

@@ -87,7 +87,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
   /// The scenario of `seed`.
   public init(seed: UInt64) {
     var random = SeededGenerator(seed: seed &* 8)
-    let kind: Kind = random.chance(0.05) ? .isolation : Bool.random(using: &random) ? .linkFaults : .uplinkFaults
+    let kind: Kind =
+      random.chance(0.05) ? .isolation : Bool.random(using: &random) ? .linkFaults : .uplinkFaults
     self.init(seed: seed, kind: kind, using: &random)
   }
 
@@ -184,7 +185,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
     func start() -> UInt32 {
       // Near the wrap as often as not.
       Bool.random(using: &random)
-        ? 0 &- UInt32.random(in: 0...20_000, using: &random) : UInt32.random(in: .min ... .max, using: &random)
+        ? 0 &- UInt32.random(in: 0...20_000, using: &random)
+        : UInt32.random(in: .min ... .max, using: &random)
     }
     var plan = Plan(
       opensAt: .random(in: .milliseconds(50)...limit, using: &random), peerStart: start(),

@@ -9,7 +9,8 @@ public enum Shrinking {
 
     public var description: String {
       let faults = scenario.faults.map { "  \($0)" }.joined(separator: "\n")
-      return "shrunk from \(faultCount) to \(scenario.faults.count) faults and \(scenario.plans.count) connections, "
+      return
+        "shrunk from \(faultCount) to \(scenario.faults.count) faults and \(scenario.plans.count) connections, "
         + "which break: \(violation)\n\(faults)"
     }
   }

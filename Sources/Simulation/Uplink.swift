@@ -39,7 +39,9 @@ final class Uplink {
     }
     world.after(delay + late) { arrive(frame) }
     if world.random.network.chance(weather.duplication) {
-      world.after(delay + .microseconds(.random(in: 0...20_000, using: &world.random.network))) { arrive(frame) }
+      world.after(delay + .microseconds(.random(in: 0...20_000, using: &world.random.network))) {
+        arrive(frame)
+      }
     }
   }
 

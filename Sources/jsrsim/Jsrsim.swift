@@ -23,7 +23,8 @@ struct Jsrsim: ParsableCommand {
   var seeds: SeedRange?
   @Option(help: "Stop after so many minutes. Without --seeds, of fresh seeds.")
   var minutes: Double?
-  @Option(help: "Only scenarios of this kind: \(Scenario.Kind.allCases.map(\.rawValue).joined(separator: ", ")).")
+  @Option(
+    help: "Only scenarios of this kind: \(Scenario.Kind.allCases.map(\.rawValue).joined(separator: ", ")).")
   var kind: Scenario.Kind?
   @Option(help: "How many seeds are played at the same time.")
   var jobs = 1
@@ -42,13 +43,17 @@ struct Jsrsim: ParsableCommand {
 
   func validate() throws {
     if seed != nil, seeds != nil { throw ValidationError("--seed and --seeds exclude each other") }
-    if seed == nil, seeds == nil, minutes == nil { throw ValidationError("one of --seed, --seeds, --minutes is needed") }
+    if seed == nil, seeds == nil, minutes == nil {
+      throw ValidationError("one of --seed, --seeds, --minutes is needed")
+    }
     if jobs < 1 { throw ValidationError("--jobs must be at least 1") }
   }
 
   func run() throws {
     #if PLANTED_BUGS
-      if planted { return try PlantedHunt(seeds: seeds ?? SeedRange(first: 1, last: 1_000), seconds: seconds).run() }
+      if planted {
+        return try PlantedHunt(seeds: seeds ?? SeedRange(first: 1, last: 1_000), seconds: seconds).run()
+      }
       if let plant, !Planting.plant(plant) { throw ValidationError("there is no planted bug \(plant)") }
     #endif
     if let seed {

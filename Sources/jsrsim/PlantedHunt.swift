@@ -24,7 +24,8 @@
           if Run.play(Scenario(seed: seed)).violation == nil { finding = (seed, violation) }
         }
         if let finding {
-          print("found     \(name) in \(played) seeds: seed \(finding.seed), \(finding.violation.check.rawValue)")
+          print(
+            "found     \(name) in \(played) seeds: seed \(finding.seed), \(finding.violation.check.rawValue)")
         } else {
           print("SURVIVED  \(name): \(played) seeds")
           survivors.append(name)

@@ -32,6 +32,7 @@ struct SteeringTests {
 
     let steeredFlow = try flow(of: steered.client, family, 179)
     try engine.filter.steer(adding: [steeredFlow])
+    if family == .v4 { #expect(try engine.filter.steeredFlows() == [steeredFlow]) }
     try steered.client.write([1])
     try steered.server.write([2])
     #expect(

@@ -375,7 +375,8 @@ public struct PairArbiter {
   public mutating func leaseRenewed(_ succeeded: Bool, now: Instant) -> [Output] {
     guard phase == .primary else { return [] }
     guard succeeded else {
-      return planted(.leaseRevivedAfterSleep) ? [.grantLease(timing.lease, notAfter: now + timing.lease)] : loseLease(now: now)
+      return planted(.leaseRevivedAfterSleep)
+        ? [.grantLease(timing.lease, notAfter: now + timing.lease)] : loseLease(now: now)
     }
     lease = requestedLease
     renewedAt = renewalAskedAt

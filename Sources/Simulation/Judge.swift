@@ -90,6 +90,10 @@ enum Judge {
     guard world.scenario.kind.excludesTwoMasters else { return }
     if isMuteMaster(other) {
       world.overlapIsExcused = true
+      // Whoever gives way in the end takes what it served with it.
+      for conversation in world.conversations where !conversation.isComplete {
+        lose(conversation, "there were two masters, which nothing excludes here")
+      }
       return
     }
     world.broken(.twoMasters, "\(machine.name) is given a lease while that of \(other.name) is in force")
@@ -131,6 +135,8 @@ enum Judge {
     let other = world.machines[1 - machine.slot]
     if !other.isOn || !other.leaseIsInForce {
       world.overlapIsExcused = false
+    } else if world.overlapIsExcused, let conversation = world.conversation(packet.outboundFlow) {
+      lose(conversation, "it was opened while there were two masters, which nothing excludes here")
     } else if world.scenario.kind.excludesTwoMasters, !world.overlapIsExcused {
       world.broken(.promise6, "a frame leaves \(machine.name) while \(other.name) holds a lease")
     }

@@ -5,17 +5,41 @@ import Packet
 /// The configuration file: whatever stands in it, either all of it is understood and within its bounds, or the
 /// error is one line that names the place.
 ///
-/// An input is one file.
+/// An input is one file; or a byte that begins no text, from 0x80 to 0xbf, which chooses a key of a file that is
+/// right, and what is to be the value of that key.
 @main
 struct ConfigurationText {
+  private static let values: [(before: String, value: String)] = [
+    ("node: ", "re0"), ("\nslot: ", "0"), ("\nlink:\n  listen: ", "10.77.0.1:7000"),
+    ("\n  connect: ", "10.77.0.2:7000"), ("\n  insecure: ", "true"), ("\naddresses: ", "[ 5.5.5.5/24 ]"),
+    ("\nuplinks: ", "[ eth0 ]"), ("\nmastership:\n  arbiter: ", "pair"), ("\n  priority: ", "100"),
+    ("\n  keepalive:\n    interval: ", "100ms"), ("\n    misses: ", "3"),
+    ("\ncontrol: ", "/run/jsr/jsrd.sock"),
+    ("\nmode: ", "overlap"), ("\ntimeouts:\n  prl: ", "1s"), ("\n  sdrl: ", "500ms"), ("\n  psrm: ", "1m"),
+    ("\nlimits:\n  sockets: ", "20000"), ("\n  snoop-buffer: ", "4MiB"), ("\n  hold-buffer: ", "64MiB"),
+    ("\n  record: ", "131072B"), ("\nlog:\n  level: ", "debug"), ("\n  destination: ", "stderr"),
+    ("\ndebug: ", "true"),
+  ]
+
   static func main() {
     fuzz { bytes in
-      guard let text = String(validating: bytes, as: UTF8.self) else { return }
+      guard let text = file(bytes) else { return }
       do throws(ConfigurationError) {
         check(try Configuration(yaml: text, file: "jsrd.yaml"))
       } catch {
         check(error, lineCount: 2 + text.count(where: \.isNewline))
       }
+    }
+  }
+
+  private static func file(_ bytes: UnsafeRawBufferPointer) -> String? {
+    guard let first = bytes.first, (0x80...0xbf).contains(first) else {
+      return String(validating: bytes, as: UTF8.self)
+    }
+    guard let chosen = String(validating: bytes.dropFirst(), as: UTF8.self) else { return nil }
+    return values.enumerated().reduce(into: "") { text, entry in
+      text += entry.element.before
+      text += entry.offset == Int(first - 0x80) % values.count ? chosen : entry.element.value
     }
   }
 

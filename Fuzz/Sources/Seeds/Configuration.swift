@@ -48,6 +48,12 @@ extension Seeds {
       smallest + "mastership: { arbiter: etcd }\n", smallest + "log: { destination: syslog }\n",
       smallest + "mode: \"strict\"\n", smallest + "debug: yes\n",
     ]
+    let values = [
+      "0", "-1", "256", "99999999999999999999", "9223372036854775807m", "17179869184GiB", "10ms", "\"1\"",
+      "[]",
+      "{}", "[ a, a ]", "re0", "1.2.3.4:0", "[::1]:70000", "[ 0.0.0.0/0 ]", "[ 5.5.5.5/33 ]", "/",
+    ]
     return ([smallest, full] + wrong + changed).map { Array($0.utf8) }
+      + values.flatMap { value in (UInt8(0)..<23).map { [0x80 + $0] + Array(value.utf8) } }
   }
 }

@@ -104,9 +104,7 @@ public final class PacketFilter {
   /// The IPv4 flows that are steered at this moment, whoever put them there: before `install` those of an
   /// earlier run, whose table outlives it.
   public func steeredFlows() throws(PacketFilterError) -> Set<Flow> {
-    try run("add table \(Self.table)\n")
-    let table = try run("list table \(Self.table)\n")
-    guard table.contains("set \(FlowSet.flows4.rawValue) {") else { return [] }
+    guard try listTable().contains("set \(FlowSet.flows4.rawValue) {") else { return [] }
     nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL))
     defer {
       nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE))
@@ -215,12 +213,17 @@ public final class PacketFilter {
   }
 
   private func existingChains() throws(PacketFilterError) -> [String] {
-    // `add` first, since listing a table that is not there is an error; an empty table does nothing.
-    try run("add table \(Self.table)\n")
-    return try run("list table \(Self.table)\n").split(separator: "\n").compactMap { line in
+    try listTable().split(separator: "\n").compactMap { line in
       let words = line.split { $0.isWhitespace }
       return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
     }
+  }
+
+  /// The table as nft prints it, without the elements of sets. `add` first, since listing a table that is not
+  /// there is an error; an empty table does nothing.
+  private func listTable() throws(PacketFilterError) -> String {
+    try run("add table \(Self.table)\n")
+    return try run("list table \(Self.table)\n")
   }
 
   private static func chainNames(_ interface: NetworkInterface) -> [String] {

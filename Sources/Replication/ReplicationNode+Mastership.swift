@@ -194,10 +194,10 @@ extension ReplicationNode {
   /// Sockets of a former primary die without a word; steering stays, so that what still arrives for them
   /// does not reach a kernel that would answer with a reset.
   private mutating func silenceAll() {
-    silenceReplicated()
     for case .some(let entry) in entries {
       if case .unreplicated = entry.phase { actions.append(.silence(entry.handle)) }
     }
+    silenceReplicated()
   }
 
   /// The connections that the other RE has, or may have had.

@@ -32,8 +32,6 @@ final class Conversation {
   var peerIsDone = false
   /// `nil` while everything is expected of it.
   var fate: Fate?
-  /// Both streams arrived whole and both ends were acknowledged.
-  var isComplete = false
 
   /// What has left the REs, at its furthest.
   var acknowledgmentLeft: SequenceNumber
@@ -42,8 +40,6 @@ final class Conversation {
   var timestampLeft: UInt32?
   /// The RE that sent last.
   var lastSpeaker: Int?
-  /// When bytes of either stream last reached an application.
-  var lastProgress: TrueTime = 0
   /// What the peer sent, for old duplicates: at most a few frames.
   var oldFrames: [[UInt8]] = []
 
@@ -82,16 +78,19 @@ final class Conversation {
   func localBytes(_ range: Range<Int>) -> [UInt8] { range.map(localByte) }
 
   func frame(_ output: ModelTCP.Output, fromPeer: Bool) -> [UInt8] {
-    Self.frame(output, from: fromPeer ? flow.remote : flow.local, to: fromPeer ? flow.local : flow.remote)
+    output.frame(from: fromPeer ? flow.remote : flow.local, to: fromPeer ? flow.local : flow.remote)
   }
+}
 
-  static func frame(_ output: ModelTCP.Output, from source: Endpoint, to destination: Endpoint) -> [UInt8] {
+extension ModelTCP.Output {
+  /// The Ethernet frame of the segment, with complete checksums and no hardware addresses.
+  public func frame(from source: Endpoint, to destination: Endpoint) -> [UInt8] {
     let builder = TCPFrameBuilder(
       sourceMAC: .zero, destinationMAC: .zero, source: source, destination: destination)
-    return output.payload.withUnsafeBytes {
+    return payload.withUnsafeBytes {
       builder.frame(
-        sequence: output.sequence, acknowledgment: output.acknowledgment, flags: output.flags,
-        window: output.window, timestamps: output.timestamps, payload: $0)
+        sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window,
+        timestamps: timestamps, payload: $0)
     }
   }
 }

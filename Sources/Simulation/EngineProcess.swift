@@ -432,7 +432,7 @@ final class EngineProcess {
         sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
         window: acknowledgment.window, timestamps: acknowledgment.timestamps, payload: [])
       machine.leave(
-        Conversation.frame(output, from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
+        output.frame(from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
     case .injectLate(let range):
       guard case .link(let bytes) = context else {
         return world.broken(.protocolUse, "late frame from nowhere")

@@ -23,7 +23,7 @@ enum Judge {
   /// Something on `machine` is about to stop or end.
   static func machineFails(_ machine: Machine, engineStays: Bool) {
     let other = machine.world.machines[1 - machine.slot]
-    for conversation in machine.world.conversations where conversation.mustLive && !conversation.isComplete {
+    for conversation in machine.world.conversations where conversation.mustLive {
       if isServed(conversation, by: other) { continue }
       if isServed(conversation, by: machine), isProtected(conversation, from: machine, by: other) { continue }
       lose(conversation, "was not protected when something failed on \(machine.name)")
@@ -32,7 +32,7 @@ enum Judge {
 
   /// Something between the REs is about to fail.
   static func pathFails(_ world: World) {
-    for conversation in world.conversations where conversation.mustLive && !conversation.isComplete {
+    for conversation in world.conversations where conversation.mustLive {
       if world.machines.contains(where: { isServed(conversation, by: $0) }) { continue }
       lose(conversation, "was changing hands, or its RE had failed, when a path failed")
     }
@@ -42,7 +42,7 @@ enum Judge {
   static func operatorAsks(_ world: World) {
     guard !world.link.pathWorks || world.machines.contains(where: { !isWell($0) }) else { return }
     // Not known yet, and the old primary falls silent: what comes of it is anybody's guess.
-    for conversation in world.conversations where !conversation.isComplete {
+    for conversation in world.conversations {
       lose(conversation, "a switchover was asked for while something else failed")
     }
   }
@@ -91,7 +91,7 @@ enum Judge {
     if isMuteMaster(other) {
       world.overlapIsExcused = true
       // Whoever gives way in the end takes what it served with it.
-      for conversation in world.conversations where !conversation.isComplete {
+      for conversation in world.conversations {
         lose(conversation, "there were two masters, which nothing excludes here")
       }
       return
@@ -114,7 +114,7 @@ enum Judge {
     world.statistics.failovers += 1
     let pairs = world.conversations.filter { machine.engine?.isSnooping($0) == true }
     if !pairs.isEmpty { world.statistics.failoversWithMerges += 1 }
-    for conversation in world.conversations where conversation.mustLive && !conversation.isComplete {
+    for conversation in world.conversations where conversation.mustLive {
       // Mastership moved away from a connection that was not replicated.
       if machine.engine?.isSnooping(conversation) != true,
         world.machines[last].sockets[conversation.flow] != nil
@@ -153,7 +153,7 @@ enum Judge {
     // The peer has forgotten the connection: nobody listens.
     if conversation.fate == .resetByPeer { return }
     if segment.flags.contains(.rst) {
-      if conversation.mustLive, !conversation.isComplete, !conversation.peerIsDone,
+      if conversation.mustLive, !conversation.peerIsDone,
         !segment.flags.contains(.syn)
       {
         checkReset(segment, conversation, machine)
@@ -358,7 +358,6 @@ enum Judge {
 
   static func read(_ bytes: [UInt8], _ socket: KernelSocket, on machine: Machine) {
     let conversation = socket.conversation
-    conversation.lastProgress = machine.world.now
     for (offset, byte) in bytes.enumerated() where byte != conversation.peerByte(socket.readPosition + offset)
     {
       return machine.world.broken(

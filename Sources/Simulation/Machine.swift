@@ -324,6 +324,6 @@ final class Machine {
     let output = ModelTCP.Output(
       sequence: packet.segment.acknowledgment, acknowledgment: packet.segment.end, flags: [.rst, .ack],
       window: 0, timestamps: nil, payload: [])
-    egress(Conversation.frame(output, from: packet.destination, to: packet.source))
+    egress(output.frame(from: packet.destination, to: packet.source))
   }
 }

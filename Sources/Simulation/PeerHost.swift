@@ -18,7 +18,6 @@ enum PeerHost {
     let conversation = Conversation(number: number, plan: plan, now: now(world))
     world.add(conversation)
     world.statistics.conversations += 1
-    conversation.lastProgress = world.now
     world.tell(
       "peer",
       "\(conversation.name) opens, to \(machine.name); sequence numbers \(plan.peerStart) and \(plan.localStart)"
@@ -93,7 +92,6 @@ enum PeerHost {
   private static func read(_ conversation: Conversation, in world: World) {
     let bytes = conversation.peer!.read()
     guard !bytes.isEmpty else { return }
-    conversation.lastProgress = world.now
     for (offset, byte) in bytes.enumerated()
     where byte != conversation.localByte(conversation.peerRead + offset) {
       world.broken(

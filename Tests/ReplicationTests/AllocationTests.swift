@@ -54,13 +54,11 @@ struct AllocationTests {
     pair.localWrites(conversation, 100)
     pair.settleLink()
     var socket = try #require(pair.engines[0].sockets[conversation.flow])
-    let copy = SimulatedPair.frame(
-      try #require(socket.retransmission(now: pair.now).first), from: conversation.flow.local,
-      to: conversation.flow.remote)
+    let copy = try #require(socket.retransmission(now: pair.now).first)
+      .frame(from: conversation.flow.local, to: conversation.flow.remote)
     var plain = try #require(socket.retransmission(now: pair.now).first)
     plain.payload = []
-    let acknowledgement = SimulatedPair.frame(
-      plain, from: conversation.flow.local, to: conversation.flow.remote)
+    let acknowledgement = plain.frame(from: conversation.flow.local, to: conversation.flow.remote)
     let block = try #require(try pair.engines[0].node.socket(conversation.primaryHandle!).block)
     var segment = CraftedSegment(from: conversation, now: block.timestampRecent)
     let peerAcknowledgement = segment.fromPeer(conversation)

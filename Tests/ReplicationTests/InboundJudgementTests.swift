@@ -137,7 +137,7 @@ import Testing
     var output = try #require(socket.retransmission(now: pair.now).first)
     output.acknowledgment += 10
     output.payload = []
-    let frame = SimulatedPair.frame(output, from: conversation.flow.local, to: conversation.flow.remote)
+    let frame = output.frame(from: conversation.flow.local, to: conversation.flow.remote)
     func verdict(_ now: Instant) -> Verdict {
       frame.withUnsafeBytes {
         pair.engines[0].node.outbound(

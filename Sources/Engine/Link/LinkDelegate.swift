@@ -15,7 +15,6 @@ protocol LinkDelegate: AnyObject {
   func linkBatchEnded()
 
   /// The connection is gone, and all that came over it has been told.
-  ///
   func linkEnded(_ ending: LinkEnding)
 
   /// There will never be a connection.

@@ -66,18 +66,22 @@ extension Engine {
     if error != 0 { counters.framesRefused += 1 }
   }
 
-  /// A segment that the protocol sends itself. The kernel finds the way and the peer's hardware address.
+  /// A segment that the protocol sends itself.
   func send(_ acknowledgment: Acknowledgment) {
     let flow = acknowledgment.flow
-    let frame = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: .zero, source: flow.local, destination: flow.remote
-    ).frame(
-      sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
-      window: acknowledgment.window, timestamps: acknowledgment.timestamps,
-      payload: UnsafeRawBufferPointer(start: nil, count: 0))
+    let builder = TCPFrameBuilder(
+      sourceMAC: .zero, destinationMAC: .zero, source: flow.local, destination: flow.remote)
+    sendBuilt(
+      builder.frame(
+        sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
+        window: acknowledgment.window, timestamps: acknowledgment.timestamps,
+        payload: UnsafeRawBufferPointer(start: nil, count: 0)), to: flow.remote.address)
+  }
+
+  /// Sends a frame that the engine has built. The kernel finds the way and the peer's hardware address.
+  func sendBuilt(_ frame: [UInt8], to address: IPAddress) {
     let error = frame.withUnsafeBytes {
-      rawSocket.send(
-        UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: flow.remote.address)
+      rawSocket.send(UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: address)
     }
     if error != 0 { counters.framesRefused += 1 }
   }

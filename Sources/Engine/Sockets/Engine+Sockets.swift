@@ -368,12 +368,7 @@ extension Engine {
         sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: UInt16(clamping: window),
         timestamps: timestamps, payload: payload)
       counters.segmentsResent += 1
-      // The kernel finds the way and the peer's hardware address.
-      let error = frame.withUnsafeBytes {
-        rawSocket.send(
-          UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: plan.flow.remote.address)
-      }
-      if error != 0 { counters.framesRefused += 1 }
+      sendBuilt(frame, to: plan.flow.remote.address)
     }
 
     let step = segmentSize(plan)

@@ -18,10 +18,9 @@ struct CraftedSegment {
   }
 
   func fromPeer(_ conversation: Conversation) -> [UInt8] {
-    SimulatedPair.frame(
-      ModelTCP.Output(
-        sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window,
-        timestamps: TCPTimestamps(value: timestamp, echo: 0), payload: payload),
-      from: conversation.flow.remote, to: conversation.flow.local)
+    ModelTCP.Output(
+      sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window,
+      timestamps: TCPTimestamps(value: timestamp, echo: 0), payload: payload
+    ).frame(from: conversation.flow.remote, to: conversation.flow.local)
   }
 }

@@ -81,7 +81,7 @@ final class SimulatedEngine {
   }
 
   private func send(_ output: ModelTCP.Output, _ flow: Flow) {
-    egress(SimulatedPair.frame(output, from: flow.local, to: flow.remote))
+    egress(output.frame(from: flow.local, to: flow.remote))
   }
 
   private func egress(_ frame: [UInt8]) {

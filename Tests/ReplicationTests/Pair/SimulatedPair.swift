@@ -103,12 +103,12 @@ final class SimulatedPair {
 
   func peerTransmits(_ conversation: Conversation) {
     let frames = conversation.peer.output(now: now)
-    fromPeer += frames.map { Self.frame($0, from: conversation.flow.remote, to: conversation.flow.local) }
+    fromPeer += frames.map { $0.frame(from: conversation.flow.remote, to: conversation.flow.local) }
   }
 
   func peerRetransmits(_ conversation: Conversation) {
     let frames = conversation.peer.retransmission(now: now)
-    fromPeer += frames.map { Self.frame($0, from: conversation.flow.remote, to: conversation.flow.local) }
+    fromPeer += frames.map { $0.frame(from: conversation.flow.remote, to: conversation.flow.local) }
   }
 
   func localWrites(_ conversation: Conversation, _ count: Int, slot: Int = 0) {
@@ -144,16 +144,6 @@ final class SimulatedPair {
   }
 
   // MARK: The wire to the peer
-
-  static func frame(_ output: ModelTCP.Output, from source: Endpoint, to destination: Endpoint) -> [UInt8] {
-    let builder = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: .zero, source: source, destination: destination)
-    return output.payload.withUnsafeBytes {
-      builder.frame(
-        sequence: output.sequence, acknowledgment: output.acknowledgment, flags: output.flags,
-        window: output.window, timestamps: output.timestamps, payload: $0)
-    }
-  }
 
   /// A frame of a replicated address is on the wire.
   func left(_ frame: [UInt8], slot: Int) {

@@ -249,7 +249,7 @@ public final class Engine: @unchecked Sendable {
 
   private func tick() {
     let now = Self.now()
-    node.uplinkChanged(isRunning: uplinkCarrier.isRunning)
+    node.uplinkChanged(isRunning: uplinkCarrier.isRunning, now: now)
     watchLinkCarrier(now: now)
     node.tick(now: now)
     sweepSockets(now: now)

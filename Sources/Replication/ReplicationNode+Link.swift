@@ -121,6 +121,7 @@ extension ReplicationNode {
       guard log.acknowledge(position) else { throw .invalidField("acknowledged position") }
       statistics.acknowledgementsReceived += 1
       pump()
+      acknowledgeRefused(now: now)
     case .kkcmClose:
       actions.append(.closeLink("the other RE says: \(try reader.text(limit: 1024))"))
     case .mastershipRequest:
@@ -220,7 +221,7 @@ extension ReplicationNode {
     // Pairs of an earlier link belong to a log that has no continuation. But if the engine that kept the log
     // is no more, nobody can have gone on without them.
     let primaryRestarted = isOfAnotherRun(hello.session, now: now)
-    if !primaryRestarted, !planted(.pairsOutliveTheirLink) { voidPairs() }
+    if !primaryRestarted, !planted(.pairsOutliveTheirLink) { voidPairs(tellPrimary: false) }
     formerPairsAreVoid = false
     linkState = .up(hello)
     peerSession = hello.session

@@ -14,7 +14,9 @@ extension ReplicationNode {
 
   public mutating func probeAnswered(now: Instant) { arbiter.probeAnswered(now: now) }
 
-  public mutating func uplinkChanged(isRunning: Bool) { arbiter.uplinkIsRunning = isRunning }
+  public mutating func uplinkChanged(isRunning: Bool, now: Instant) {
+    arbiter.uplinkChanged(isRunning: isRunning, now: now)
+  }
 
   // MARK: What an operator asks for
 
@@ -93,7 +95,7 @@ extension ReplicationNode {
         actions.append(.sendOnUplink(keepalive))
       case .probe: actions.append(.probe)
       case .becamePrimary(let pairsAreValid):
-        if !pairsAreValid { voidPairs() }
+        if !pairsAreValid { voidPairs(tellPrimary: false) }
         takeBack(now: now)
         actions.append(.takeAddresses)
       case .becameSecondary:
@@ -107,7 +109,7 @@ extension ReplicationNode {
         actions.append(.send(writer.record()))
       case .sendRequest: actions.append(.send(ByteWriter(.mastershipRequest).record()))
       case .closeLink(let reason): closeLink(reason)
-      case .voidPairs: voidPairs()
+      case .voidPairs: voidPairs(tellPrimary: true)
       case .peerPairsAreVoid: releaseSevered()
       case .connectionsMayHaveMoved: silenceReplicated()
       case .log(let text): say(.info, "mastership: \(text)")
@@ -131,11 +133,13 @@ extension ReplicationNode {
   }
 
   /// Secondary: whatever the primary does from now on, these pairs do not show it.
-  mutating func voidPairs() {
+  ///
+  /// - Parameter tellPrimary: should the link still be up, which may have lost nothing but time.
+  mutating func voidPairs(tellPrimary: Bool) {
     guard arbiter.phase != .primary || !pairsMayBeMerged else { return }
     voidedSession = peerSession
     for place in entries.indices where entries[place]?.isFollowing == true {
-      letGo(place, because: .linkLost, tellPrimary: false)
+      letGo(place, because: .linkLost, tellPrimary: tellPrimary)
     }
   }
 

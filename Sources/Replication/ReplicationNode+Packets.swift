@@ -112,7 +112,7 @@ extension ReplicationNode {
     if segment.flags.contains(.ack), segment.acknowledgment > entries[place]!.inbound.acknowledgeable {
       return refuseAcknowledgment(segment, place, reference: reference, byteCount: byteCount, now: now)
     }
-    entries[place]!.unknownAcknowledgedSince = nil
+    if segment.flags.contains(.ack) { entries[place]!.refused = nil }
 
     let scale = segment.flags.contains(.syn) ? 0 : entries[place]!.block.negotiated.receiveWindowScale ?? 0
     let window = UInt32(segment.window) << UInt32(scale)
@@ -174,55 +174,74 @@ extension ReplicationNode {
     return hold(place, reference, byteCount, until: required)
   }
 
-  /// The kernel acknowledges what is not in the log: for a while the segment is lost. If it goes on so, the
-  /// secondary is out of step for good.
+  /// The kernel acknowledges what is not in the log: as long as the log comes nearer, the segment is lost. If it
+  /// does not, the secondary is out of step for good.
   private mutating func refuseAcknowledgment(
     _ segment: TCPSegment, _ place: Int, reference: FrameReference, byteCount: Int, now: Instant
   ) -> Verdict {
-    let since = entries[place]!.unknownAcknowledgedSince ?? now
-    entries[place]!.unknownAcknowledgedSince = since
+    let logged = entries[place]!.inbound.acknowledgeable
+    let before = entries[place]!.refused.flatMap { $0.logged == logged ? $0 : nil }
+    let since = before?.since ?? now
+    entries[place]!.refused = SocketEntry.RefusedAcknowledgment(
+      acknowledgment: segment.acknowledgment, window: segment.window, timestamps: segment.timestamps,
+      logged: logged, since: since)
     guard now - since >= timeouts.prl else {
+      refusing.insert(place)
       statistics.droppedForUnknownAcknowledgment += 1
-      acknowledgeWhatIsSafe(segment, place, now: now)
+      acknowledgeWhatIsSafe(place, now: now)
       return .drop
     }
     say(
       .error,
-      "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), "
-        + "log has \(entries[place]!.inbound.acknowledgeable)")
+      "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), log has \(logged)")
     endReplication(place, because: .diverged, now: now)
     return wait(place, reference, byteCount)
   }
 
+  /// More is safe than before: for sockets whose kernel is ahead of the log.
+  mutating func acknowledgeRefused(now: Instant) {
+    guard !refusing.isEmpty, speaksForConnections else { return }
+    for place in refusing.sorted() {
+      if entries[place]?.phase == .replicating, entries[place]!.refused != nil {
+        acknowledgeWhatIsSafe(place, now: now)
+      } else {
+        refusing.remove(place)
+      }
+    }
+  }
+
   /// Tells the peer how far the log has its bytes, in place of the kernel, which has them further: so that the
   /// peer sends the others again.
-  private mutating func acknowledgeWhatIsSafe(_ segment: TCPSegment, _ place: Int, now: Instant) {
+  private mutating func acknowledgeWhatIsSafe(_ place: Int, now: Instant) {
     let entry = entries[place]!
     let block: ControlBlock = entry.block
+    let refused = entry.refused!
     let unit = 1 << Int(block.negotiated.receiveWindowScale ?? 0)
     let number = entry.inbound.acknowledgeable
+    guard number > block.receiveAcknowledged, number < refused.acknowledgment,
+      entries[place]!.inbound.requirement(of: number, acknowledged: log.acknowledged) <= log.acknowledged
+    else { return }
     // The window's right edge: not behind what was advertised, nor beyond what the kernel will advertise.
-    let field = (segment.acknowledgment - number + Int(segment.window) * unit) / unit
+    let field = (refused.acknowledgment - number + Int(refused.window) * unit) / unit
     let edge = number + field * unit
     if edge > entry.announcedEdge {
-      // The secondary has to know of it first; the peer will ask again.
+      // The secondary has to know of it first.
       entries[place]!.block.receiveEdge = .later(block.receiveEdge, edge)
       appendBlock(place, now: now)
       return
     }
-    guard number > block.receiveAcknowledged, field <= 65_535, edge >= block.advertisedEdge,
-      entries[place]!.inbound.requirement(of: number, acknowledged: log.acknowledged) <= log.acknowledged,
+    guard field <= 65_535, edge >= block.advertisedEdge,
       entries[place]!.requirement(ofEdge: edge, acknowledged: log.acknowledged) <= log.acknowledged
     else { return }
     entries[place]!.block.noteSent(
       end: block.sendNext, acknowledgment: number, window: UInt32(field * unit),
-      timestamps: segment.timestamps)
+      timestamps: refused.timestamps)
     markDirty(place)
     actions.append(
       .acknowledge(
         Acknowledgment(
           flow: entry.flow!, sequence: block.sendNext, acknowledgment: number, window: UInt16(field),
-          timestamps: segment.timestamps)))
+          timestamps: refused.timestamps)))
   }
 
   private mutating func noteSent(_ segment: TCPSegment, _ place: Int, window: UInt32) {

@@ -74,6 +74,8 @@ public struct ReplicationNode {
   var dirty: [Int] = []
   /// Where sockets stand that wait for a slow application of the secondary, or did so lately.
   var paused: Set<Int> = []
+  /// Where sockets stand whose kernel acknowledges what is not in the log, or did so lately.
+  var refusing: Set<Int> = []
   /// Flows that were handed over, whose late packets go to the other RE.
   var forwards: [Flow: Instant] = [:]
 

@@ -43,6 +43,17 @@ struct SocketEntry {
     var byteCount: Int
   }
 
+  /// What the kernel said last of bytes that are not in the log.
+  struct RefusedAcknowledgment {
+    var acknowledgment: SequenceNumber
+    /// The window field.
+    var window: UInt16
+    var timestamps: TCPTimestamps?
+    /// How far the log was, and since when.
+    var logged: SequenceNumber
+    var since: Instant
+  }
+
   /// Bytes of frames that may wait for one socket while a handshake or a merge is under way.
   static let maximumWaitingBytes = 8 << 20
 
@@ -65,8 +76,8 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
-  /// Primary: since when the kernel acknowledges what is not in the log.
-  var unknownAcknowledgedSince: Instant?
+  /// Primary: the kernel acknowledges what is not in the log.
+  var refused: RefusedAcknowledgment?
   /// Primary: since when the secondary wants nothing new.
   var pausedSince: Instant?
   /// Secondary: whether it told the primary so.

@@ -83,6 +83,13 @@ final class Conversation {
 }
 
 extension ModelTCP.Output {
+  /// What an engine says in place of its kernel.
+  public init(_ acknowledgment: Acknowledgment) {
+    self.init(
+      sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
+      window: acknowledgment.window, timestamps: acknowledgment.timestamps, payload: [])
+  }
+
   /// The Ethernet frame of the segment, with complete checksums and no hardware addresses.
   public func frame(from source: Endpoint, to destination: Endpoint) -> [UInt8] {
     let builder = TCPFrameBuilder(

@@ -281,7 +281,7 @@ final class EngineProcess {
 
   private func tick() {
     isBusy = true
-    node.uplinkChanged(isRunning: world.uplink.hasCarrier[machine.slot])
+    node.uplinkChanged(isRunning: world.uplink.hasCarrier[machine.slot], now: machine.now)
     node.tick(now: machine.now)
     if isAlive { sweep() }
     settle()
@@ -428,11 +428,9 @@ final class EngineProcess {
       if let frame = take(reference) { judge(frame.bytes, isOutbound: frame.isOutbound) }
     case .discard(let reference): _ = take(reference)
     case .acknowledge(let acknowledgment):
-      let output = ModelTCP.Output(
-        sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
-        window: acknowledgment.window, timestamps: acknowledgment.timestamps, payload: [])
       machine.leave(
-        output.frame(from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
+        ModelTCP.Output(acknowledgment).frame(
+          from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
     case .injectLate(let range):
       guard case .link(let bytes) = context else {
         return world.broken(.protocolUse, "late frame from nowhere")
@@ -537,6 +535,7 @@ final class EngineProcess {
 
   private func dropAddresses() {
     machine.hasAddresses = false
+    Judge.gaveWay(machine)
     // What `StaleConnections.destroy` does.
     for socket in machine.sortedSockets { machine.remove(socket.conversation.flow) }
     machine.application?.connectionsDestroyed()

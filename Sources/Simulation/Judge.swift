@@ -107,6 +107,12 @@ enum Judge {
       && (machine.isStopped || !machine.world.uplink.connectsREs)
   }
 
+  /// Of two that served, the other one stays primary.
+  static func gaveWay(_ machine: Machine) {
+    let other = machine.world.machines[1 - machine.slot]
+    if other.isOn, other.leaseIsInForce { machine.world.lastPrimary = other.slot }
+  }
+
   static func becamePrimary(_ machine: Machine) {
     let world = machine.world
     defer { world.lastPrimary = machine.slot }

@@ -152,6 +152,51 @@ import Testing
     #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .ending(.diverged))
   }
 
+  @Test("As long as the log comes nearer to what the kernel acknowledges, replication goes on")
+  func divergedForAWhile() throws {
+    var socket = try #require(pair.engines[0].sockets[conversation.flow])
+    var output = try #require(socket.retransmission(now: pair.now).first)
+    output.acknowledgment += 100
+    output.payload = []
+    let frame = output.frame(from: conversation.flow.local, to: conversation.flow.remote)
+    let timeout = pair.engines[0].node.timeouts.prl
+    for _ in 1...5 {
+      let verdict = frame.withUnsafeBytes {
+        pair.engines[0].node.outbound(
+          TCPPacket($0)!, reference: FrameReference(9_999), byteCount: frame.count, now: pair.now)
+      }
+      #expect(verdict == .drop)
+      pair.engines[0].node.actions = []
+      pair.peerWrites(conversation, 10)
+      pair.settle()
+      pair.advance(milliseconds: timeout.milliseconds)
+    }
+    #expect(try pair.engines[0].node.socket(conversation.primaryHandle!).phase == .replicating)
+  }
+
+  @Test("What the kernel had ahead of a gap when replication began is acknowledged as far as the log has it")
+  func aheadOfAGap() throws {
+    let pair = SimulatedPair()
+    pair.start()
+    let conversation = pair.converse()
+    pair.peerWrites(conversation, 300)
+    pair.loseNextFromPeer()
+    pair.settle()
+    #expect(conversation.peer.sendUnacknowledged == conversation.peerStart)
+    try pair.replicate(conversation)
+    pair.settle()
+    for sent in [100, 200, 300] {
+      pair.peerRetransmits(conversation)
+      pair.settle()
+      // The peer need not ask twice: the acknowledgement follows when the secondary has the bytes.
+      #expect(conversation.peer.sendUnacknowledged == conversation.peerStart + sent)
+    }
+    #expect(conversation.localRead == 300)
+    #expect(conversation.snooped.rcv == 300)
+    pair.finish(slot: 0, peerTotal: 400, localTotal: 100)
+    #expect(pair.violations.prefix(3) == [])
+  }
+
   @Test("A copy whose timestamp has become old waits as well: the kernel has not heard of the newer one")
   func copiesWithOldTimestamps() throws {
     let pair = SimulatedPair(mode: .strict)

@@ -1,6 +1,7 @@
 import Packet
-import Replication
 import Testing
+
+@testable import Replication
 
 /// Mastership over schedules of trouble. `SimulatedPair` records a violation whenever both kernels hold a
 /// lease at once.
@@ -63,6 +64,31 @@ import Testing
     // Now somebody could take over.
     #expect(pair.engines[slot].lease != .endless)
     expectOnePrimary(pair)
+  }
+
+  @Test(
+    "An RE whose uplink has come back does not begin before the other one knows: that may just have begun")
+  func uplinkComesBack() {
+    var now = Instant(nanoseconds: 1_000_000_000)
+    let timing = PairTiming(interval: .milliseconds(100), misses: 3)
+    var arbiter = PairArbiter(slot: 0, priority: 200, timing: timing, now: now)
+    arbiter.uplinkChanged(isRunning: false, now: now)
+    arbiter.linkCameUp(primaryRestarted: false, now: now)
+    func pass(hearing echo: Instant) -> Bool {
+      now = now + .milliseconds(10)
+      let keepalive = Keepalive(
+        slot: 1, phase: .secondary, term: 1, priority: 100, sentAt: now.nanoseconds, echo: .min,
+        echoAnywhere: echo.nanoseconds, leaseIsTimed: false, uplinkIsRunning: true, linkIsUp: true,
+        session: 5, voidedSession: 0)
+      _ = arbiter.received(keepalive, onLink: true, now: now)
+      return arbiter.tick(now: now).contains { if case .grantLease = $0 { true } else { false } }
+    }
+    let before = now
+    #expect(!pass(hearing: before))
+    arbiter.uplinkChanged(isRunning: true, now: now)
+    let after = now
+    #expect(!pass(hearing: before))
+    #expect(pass(hearing: after))
   }
 
   // MARK: Loss of the primary
@@ -145,7 +171,7 @@ import Testing
 
   @Test func aPrimaryWhoseUplinkLosesItsCarrierHandsOver() {
     let pair = started()
-    pair.engines[0].node.uplinkChanged(isRunning: false)
+    pair.engines[0].node.uplinkChanged(isRunning: false, now: pair.now)
     pair.advance(milliseconds: 500)
     #expect(phases(pair) == [.secondary, .primary])
     expectOnePrimary(pair)

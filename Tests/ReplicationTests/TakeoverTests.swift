@@ -41,6 +41,21 @@ import Testing
     #expect(pair.violations.prefix(3) == [])
   }
 
+  @Test("A secondary that gives its pairs up while the link is there tells the primary")
+  func licenseEndsOnALivingLink() throws {
+    let (pair, conversation) = try replicated()
+    // Asleep for longer than the license, which it notices before it reads what has come meanwhile.
+    pair.now = pair.now + .seconds(3)
+    pair.engines[1].node.tick(now: pair.now)
+    pair.engines[1].perform()
+    #expect(pair.engines[1].unreplicated[conversation.secondaryHandle!] == .linkLost)
+    #expect(pair.link.isUp)
+    pair.settleLink()
+    #expect(pair.engines[0].unreplicated[conversation.primaryHandle!] == .linkLost)
+    pair.finish(slot: 0, peerTotal: 100, localTotal: 100)
+    #expect(pair.violations.prefix(3) == [])
+  }
+
   @Test("The secondary merges, or the primary goes on alone, but never both")
   func cutThenLost() throws {
     var merged = 0

@@ -152,7 +152,7 @@ public struct PairArbiter {
   public private(set) var phase = MastershipPhase.starting
   public private(set) var lease = LeaseState.none
   public private(set) var term: UInt64 = 0
-  public var uplinkIsRunning = true
+  public private(set) var uplinkIsRunning = true
 
   private var phaseSince: Instant
   public private(set) var linkIsUp = false
@@ -174,6 +174,8 @@ public struct PairArbiter {
   private var latestIncarnation: UInt64 = 0
   /// By our clock: what the other RE last said was true then or later, since it echoed what we sent then.
   private var peerWasThere: Instant?
+  /// By our clock: when `uplinkIsRunning` changed last.
+  private var uplinkChangedAt: Instant?
   /// By our clock: when we sent the last keepalive that the primary is known to have had.
   private var licensedFrom: Instant?
   /// The primary's pairs at the other RE may still be merged until then.
@@ -214,6 +216,13 @@ public struct PairArbiter {
   public var standbyIsReady: Bool { phase == .primary && linkIsUp && peer?.phase == .secondary }
 
   // MARK: Events
+
+  /// Whether the uplink has a carrier, as the kernel says.
+  public mutating func uplinkChanged(isRunning: Bool, now: Instant) {
+    guard isRunning != uplinkIsRunning else { return }
+    uplinkIsRunning = isRunning
+    uplinkChangedAt = now
+  }
 
   /// Bytes came in on the link, whatever they say.
   public mutating func linkMoved(now: Instant) { linkMovedAt = now }
@@ -270,13 +279,10 @@ public struct PairArbiter {
       return []
     }
     latestIncarnation = incarnation
-    if onLink {
+    if onLink || peer != nil {
       peer = Peer(
         phase: keepalive.phase, term: keepalive.term, priority: keepalive.priority,
         uplinkIsRunning: keepalive.uplinkIsRunning, leaseIsTimed: keepalive.leaseIsTimed)
-    } else {
-      peer?.leaseIsTimed = keepalive.leaseIsTimed
-      peer?.phase = keepalive.phase
     }
     peerSentAtAnywhere = keepalive.sentAt
     if keepalive.echoAnywhere != .min { peerWasThere = Instant(nanoseconds: keepalive.echoAnywhere) }
@@ -538,6 +544,9 @@ public struct PairArbiter {
       // Nobody is primary, and both know it: the preferred RE begins. Not on old news: a word that was read
       // late, or before this RE slept, was true when it was sent.
       guard let peerWasThere, now >= peerWasThere, now - peerWasThere < timing.detection else { return [] }
+      // Who is preferred depends on the uplinks: as long as the other RE has not heard of a change here, it may be
+      // about to begin itself.
+      if let uplinkChangedAt, peerWasThere < uplinkChangedAt { return [] }
       let preferred = !peer.uplinkIsRunning || (claim, 1 - slot) > (peer.priority, slot)
       let patience = phase == .starting ? Nanoseconds(0) : timing.interval * 2
       if preferred, uplinkIsRunning, now - phaseSince >= patience {

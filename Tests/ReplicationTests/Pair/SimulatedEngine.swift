@@ -204,7 +204,10 @@ final class SimulatedEngine {
       if held.isOutbound { egress(held.bytes) } else { arrive(held.bytes) }
     case .discard(let reference):
       if held.removeValue(forKey: reference) == nil { pair.broken("discarded twice") }
-    case .acknowledge: break
+    case .acknowledge(let acknowledgment):
+      leave(
+        ModelTCP.Output(acknowledgment).frame(
+          from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
     case .injectLate(let range): arrive(Array(input[range]))
 
     case .appendSegment(let record):

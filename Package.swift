@@ -76,7 +76,7 @@ let package = Package(
     .target(
       name: "EngineConfiguration",
       dependencies: [
-        "Control", "Packet", .product(name: "Logging", package: "swift-log"),
+        "Control", "Packet", "Replication", .product(name: "Logging", package: "swift-log"),
         .product(name: "Yams", package: "Yams"),
       ],
       swiftSettings: strict),

@@ -157,7 +157,7 @@ public final class Engine: @unchecked Sendable {
     try control.start()
     link = Link(
       delegate: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
-      logger: logger)
+      retryDelay: .nanoseconds(node.configuration.timing.reconnection.count), logger: logger)
     uplinkInputs = [
       UplinkInput(.addressResolution, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
         addressResolutionArrived(frame)

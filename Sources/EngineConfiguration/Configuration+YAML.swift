@@ -2,6 +2,7 @@ import Control
 import Glibc
 import Logging
 import Packet
+import Replication
 import Yams
 
 extension Configuration {
@@ -220,6 +221,14 @@ extension Configuration.Mastership {
       }
       if let value = inner.take("misses") { keepalive.misses = try value.integer(in: 2...100) }
       try inner.finish(known: ["interval", "misses"])
+      let shortest = PairTiming.shortestDetection
+      guard keepalive.interval * keepalive.misses >= .nanoseconds(shortest.count) else {
+        throw ConfigurationError(
+          file: inner.file, line: inner.line, key: "mastership.keepalive",
+          message:
+            "interval times misses must be at least \(shortest.milliseconds)ms: half of it is the time of the lease, "
+            + "which must outlast the engine's timers")
+      }
     }
     try section.finish(known: ["arbiter", "priority", "keepalive"])
   }

@@ -184,6 +184,9 @@ public struct ReplicationNode {
     Self.view(entries[try handles.place(of: handle)]!)
   }
 
+  /// The handle that packets of `flow` belong to; `nil` if they belong to none.
+  public func socket(of flow: Flow) -> SocketView? { flows[flow].map { Self.view(entries[$0]!) } }
+
   private static func view(_ entry: SocketEntry) -> SocketView {
     var block: ControlBlock? = entry.block
     if let snoop = entry.snoop {

@@ -30,6 +30,8 @@ final class Conversation {
   var peerWritten = 0
   var peerRead = 0
   var peerIsDone = false
+  /// When the peer last heard anything.
+  var peerHeardAt: TrueTime
   /// `nil` while everything is expected of it.
   var fate: Fate?
 
@@ -43,8 +45,12 @@ final class Conversation {
   /// What the peer sent, for old duplicates: at most a few frames.
   var oldFrames: [[UInt8]] = []
 
-  init(number: Int, plan: Scenario.Plan, now: Instant) {
+  /// - Parameters:
+  ///   - now: on the peers' clock.
+  ///   - openedAt: the same moment in true time.
+  init(number: Int, plan: Scenario.Plan, now: Instant, openedAt: TrueTime) {
     self.number = number
+    peerHeardAt = openedAt
     self.plan = plan
     peerStart = SequenceNumber(plan.peerStart)
     localStart = SequenceNumber(plan.localStart)

@@ -84,7 +84,7 @@ final class EngineProcess {
     node = ReplicationNode(
       ReplicationNode.Configuration(
         node: machine.name, slot: UInt8(machine.slot), priority: scenario.priorities[machine.slot],
-        timing: PairTiming(interval: scenario.keepalive, misses: scenario.misses), mode: scenario.mode,
+        timing: scenario.timing, mode: scenario.mode,
         timeouts: scenario.timeouts, socketLimit: scenario.limits.sockets,
         holdLimit: scenario.limits.holdBuffer, recordLimit: scenario.limits.record,
         incarnation: world.random.scheduling.next() | 1), now: machine.now)
@@ -814,7 +814,7 @@ final class EngineProcess {
 
   /// How the node sees a conversation, by its flow.
   func view(of conversation: Conversation) -> ReplicationNode.SocketView? {
-    node.sockets.first { $0.flow == conversation.flow }
+    node.socket(of: conversation.flow)
   }
 
   func pair(of conversation: Conversation) -> (handle: Handle, pair: Pair)? {

@@ -96,9 +96,14 @@ public struct Fault: Sendable, CustomStringConvertible {
   static func draw(for scenario: Scenario, using random: inout SeededGenerator) -> [Fault] {
     var faults: [Fault] = []
     // Most faults come one at a time, with time to get whole again; others fall on top of each other.
-    let isDense = random.chance(0.3) && scenario.faultsEnd < .seconds(20)
+    let isDense = random.chance(0.3) && scenario.pace == .calm
     // In a storm the pair gets whole before the next fault, as a rule.
-    let longest: TrueTime = scenario.detection * (scenario.faultsEnd < .seconds(20) ? 5 : 7)
+    let longest: TrueTime
+    switch scenario.pace {
+    case .calm: longest = scenario.detection * 5
+    case .storm: longest = scenario.detection * 7
+    case .flurry: longest = scenario.detection * 4
+    }
     var at: TrueTime = .milliseconds(.random(in: 150...800, using: &random))
     while at < scenario.faultsEnd {
       faults.append(one(for: scenario, at: at, using: &random))
@@ -137,7 +142,11 @@ public struct Fault: Sendable, CustomStringConvertible {
       return fault(.machineFreeze(slot: slot), .random(in: detection...detection * 4, using: &random))
     default: break
     }
-    switch Int.random(in: 0..<32, using: &random) {
+    // In a flurry every second one is of those that move mastership.
+    let movesMastership = scenario.pace == .flurry && random.chance(0.5)
+    switch movesMastership
+      ? [0, 4, 7, 13, 13, 13].randomElement(using: &random)! : Int.random(in: 0..<32, using: &random)
+    {
     case 0...3: return fault(.machineCrash(slot: slot), duration + detection)
     case 4...6: return fault(.engineCrash(slot: slot, place()), duration)
     case 7...9: return fault(.engineSleep(slot: slot, place()), duration)

@@ -38,6 +38,19 @@ enum Judge {
     }
   }
 
+  /// The uplink of `machine` is about to lose its carrier. Should it be the primary, and its link still seem to be
+  /// there, it hands mastership over, perhaps to an RE that has just been lost.
+  static func carrierFails(_ machine: Machine) {
+    guard machine.engine?.node.peerName != nil else { return }
+    let other = machine.world.machines[1 - machine.slot]
+    for conversation in machine.world.conversations
+    where conversation.mustLive && isServed(conversation, by: machine)
+      && !isProtected(conversation, from: machine, by: other)
+    {
+      lose(conversation, "was not protected when the uplink of \(machine.name) failed")
+    }
+  }
+
   /// An operator asks for a switchover.
   static func operatorAsks(_ world: World) {
     guard !world.link.pathWorks || world.machines.contains(where: { !isWell($0) }) else { return }

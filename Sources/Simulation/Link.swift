@@ -84,7 +84,7 @@ final class InterRELink {
   func connectLater() {
     guard !isConnecting else { return }
     isConnecting = true
-    world.after(.milliseconds(100)) { [unowned self] in
+    world.after(world.scenario.timing.reconnection.count) { [unowned self] in
       isConnecting = false
       connect()
     }

@@ -15,7 +15,7 @@ enum PeerHost {
       world.after(.milliseconds(50)) { open(plan, number: number, in: world) }
       return
     }
-    let conversation = Conversation(number: number, plan: plan, now: now(world))
+    let conversation = Conversation(number: number, plan: plan, now: now(world), openedAt: world.now)
     world.add(conversation)
     world.statistics.conversations += 1
     world.tell(
@@ -62,10 +62,18 @@ enum PeerHost {
     }
   }
 
+  /// How long a peer bears the silence of a connection that may have been lost.
+  private static let patience: TrueTime = .seconds(3)
+
   private static func work(_ conversation: Conversation, in world: World) {
     let pause = world.pause(of: conversation)
     world.after(.random(in: pause / 2...pause, using: &world.random.peers)) {
-      guard conversation.peer != nil else { return }
+      guard conversation.peer != nil, !conversation.peerIsDone else { return }
+      if case .lost = conversation.fate, world.now - conversation.peerHeardAt > patience {
+        world.tell("peer", "\(conversation.name) is given up: nothing is heard of it")
+        conversation.peer = nil
+        return
+      }
       workOnce(conversation, in: world)
       work(conversation, in: world)
     }
@@ -137,6 +145,7 @@ enum PeerHost {
         let conversation = world.conversation(packet.outboundFlow)
       else { return }
       guard conversation.peer != nil else { return answerWithReset(packet, conversation, in: world) }
+      conversation.peerHeardAt = world.now
       conversation.peer!.receive(
         packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: now(world))
       if conversation.peer!.heardOfTheUnsent, conversation.mustLive {

@@ -125,6 +125,7 @@ extension Fault {
       later { world.link.setCarrier(true) }
     case .uplinkCarrier(let slot):
       Judge.pathFails(world)
+      Judge.carrierFails(world.machines[slot])
       world.uplink.setCarrier(false, of: slot)
       later { world.uplink.setCarrier(true, of: slot) }
     case .uplinkCut(let slot):

@@ -43,6 +43,16 @@ public struct Scenario: Sendable, CustomStringConvertible {
     var peerResetsAfter: TrueTime?
   }
 
+  /// How a run divides its time between faults and what they hit.
+  enum Pace: Sendable {
+    /// A few faults, and traffic that is looked at closely.
+    case calm
+    /// Many faults, among connections that live through several of them.
+    case storm
+    /// A failover every few hundred milliseconds: short detection, small connections.
+    case flurry
+  }
+
   /// Which pairs of faults may come together.
   public enum Kind: String, Sendable, CaseIterable {
     /// Machines, engines, applications and the link fail; the REs always hear each other on the uplinks.
@@ -60,6 +70,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
   public var seed: UInt64
   public var kind: Kind
   var mode: ReplicationNode.Mode
+  var pace: Pace
   var limits = Limits()
   var timeouts = LayerTimeouts()
   var keepalive = Nanoseconds.milliseconds(100)
@@ -82,7 +93,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
       + "\(faultsEnd / 1_000_000) ms"
   }
 
-  var detection: TrueTime { keepalive.count * Int64(misses) }
+  var timing: PairTiming { PairTiming(interval: keepalive, misses: misses) }
+  var detection: TrueTime { timing.detection.count }
 
   /// The scenario of `seed`.
   public init(seed: UInt64) {
@@ -102,10 +114,16 @@ public struct Scenario: Sendable, CustomStringConvertible {
     self.seed = seed
     self.kind = kind
     mode = Bool.random(using: &random) ? .overlap : .strict
-    // Storms: many failovers, each with a little traffic. The others look closely at a few.
-    let isStorm = random.chance(0.5)
-    faultsEnd = .milliseconds(.random(in: isStorm ? 40_000...100_000 : 2_000...12_000, using: &random))
-    if random.chance(0.3) { keepalive = .milliseconds(.random(in: 20...200, using: &random)) }
+    let pace: Pace = random.chance(0.3) ? .calm : random.chance(0.2) ? .storm : .flurry
+    self.pace = pace
+    faultsEnd = .milliseconds(.random(in: pace == .calm ? 2_000...12_000 : 40_000...100_000, using: &random))
+    misses = random.chance(0.3) ? .random(in: 2...6, using: &random) : 3
+    let shortest = PairTiming.shortestDetection.milliseconds / Int64(misses) + 1
+    if pace == .flurry {
+      keepalive = .milliseconds(.random(in: shortest...shortest * 2, using: &random))
+    } else if random.chance(0.3) {
+      keepalive = .milliseconds(.random(in: shortest...200, using: &random))
+    }
     if random.chance(0.3) { priorities = [100, .random(in: 50...150, using: &random)] }
     drift = (0...1).map { _ in .random(in: -500...500, using: &random) }
     if random.chance(0.2) {
@@ -117,7 +135,11 @@ public struct Scenario: Sendable, CustomStringConvertible {
     } else {
       drawLimits(using: &random)
       drawWeather(using: &random)
-      if isStorm { planStorm(using: &random) } else { planConversations(using: &random) }
+      switch pace {
+      case .calm: planConversations(using: &random)
+      case .storm: planStorm(using: &random)
+      case .flurry: planFlurry(using: &random)
+      }
       faults = Fault.draw(for: self, using: &random)
     }
   }
@@ -161,6 +183,24 @@ public struct Scenario: Sendable, CustomStringConvertible {
       plan.snooperStuckFor = 0
       plans.append(plan)
       opensAt += .milliseconds(.random(in: 200...3_000, using: &random))
+    }
+  }
+
+  /// Connections that live for a second or so: most meet one failover, and some two or three.
+  private mutating func planFlurry(using random: inout SeededGenerator) {
+    var opensAt: TrueTime = 0
+    while opensAt < faultsEnd {
+      var plan = Self.plan(opensBefore: .milliseconds(60), using: &random)
+      plan.opensAt = opensAt + .milliseconds(20)
+      plan.pause = .milliseconds([20, 60, 150].randomElement(using: &random)!)
+      plan.largestWrite = [1, 100, 600].randomElement(using: &random)!
+      let longest = plan.largestWrite * Int(.seconds(1) / plan.pause)
+      plan.peerTotal = .random(in: 0...longest, using: &random)
+      plan.localTotal = .random(in: 0...longest, using: &random)
+      plan.peerResetsAfter = nil
+      plan.snooperStuckFor = 0
+      plans.append(plan)
+      opensAt += .milliseconds(.random(in: 50...1_000, using: &random))
     }
   }
 

@@ -36,6 +36,10 @@ public enum Shrinking {
     // Nothing after the moment of failure matters.
     var cut = best
     cut.faults.removeAll { $0.at > violation.at }
+    cut.plans.removeAll { $0.opensAt > violation.at }
+    _ = attempt(cut)
+    cut = best
+    cut.faultsEnd = min(cut.faultsEnd, violation.at + .milliseconds(1))
     _ = attempt(cut)
     var size = max(1, best.faults.count / 2)
     while left > 0 {

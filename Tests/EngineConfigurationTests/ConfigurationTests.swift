@@ -103,7 +103,7 @@ struct ConfigurationTests {
 
   @Test("takes the ends of every range")
   func ends() throws {
-    for (interval, misses) in [("10ms", 2), ("10s", 100)] {
+    for (interval, misses) in [("10ms", 8), ("40ms", 2), ("10s", 100)] {
       let yaml = Self.smallest + "mastership: { keepalive: { interval: \(interval), misses: \(misses) } }\n"
       #expect(try Self.read(yaml).mastership.keepalive.misses == misses)
     }
@@ -226,6 +226,9 @@ struct ConfigurationTests {
     Mistake(
       "interval too long", behind: "mastership: { keepalive: { interval: 11s } }",
       key: "mastership.keepalive.interval", says: "from 10ms to 10s, not 11s"),
+    Mistake(
+      "detection too short", behind: "mastership: { keepalive: { interval: 26ms, misses: 3 } }",
+      key: "mastership.keepalive", says: "at least 80ms"),
     Mistake(
       "one miss", behind: "mastership: { keepalive: { misses: 1 } }", key: "mastership.keepalive.misses",
       says: "from 2 to 100"),

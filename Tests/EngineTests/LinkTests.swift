@@ -183,8 +183,7 @@ private final class Bench: Sendable {
       let link = Link(
         delegate: new, eventLoop: loop,
         configuration: Configuration.Link(listen: endpoint, connect: endpoint, insecure: true),
-        slot: 1,
-        logger: logger)
+        slot: 1, retryDelay: .milliseconds(100), logger: logger)
       new.link = link
       witness.value = new
       try link.start()

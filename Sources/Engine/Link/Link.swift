@@ -22,23 +22,24 @@ final class Link {
   private var channel: (any Channel)?
   private var handler: LinkHandler?
   private var isStopping = false
+  /// Time between two attempts to connect.
+  private let retryDelay: TimeAmount
   private var batch: ByteBuffer
   private var hasWritten = false
 
-  /// Time between two attempts to connect.
-  static let retryDelay = TimeAmount.milliseconds(100)
   /// From this size on a payload is not copied into the batch.
   static let gatherThreshold = 16 << 10
   static let batchCapacity = 64 << 10
 
   init(
     delegate: any LinkDelegate, eventLoop: any EventLoop, configuration: Configuration.Link, slot: UInt8,
-    logger: Logger
+    retryDelay: TimeAmount, logger: Logger
   ) {
     self.delegate = delegate
     self.eventLoop = eventLoop
     self.configuration = configuration
     self.slot = slot
+    self.retryDelay = retryDelay
     self.logger = logger
     batch = ByteBufferAllocator().buffer(capacity: Self.batchCapacity)
   }
@@ -90,7 +91,7 @@ final class Link {
 
   private func connectLater() {
     let box = NIOLoopBound(self, eventLoop: eventLoop)
-    eventLoop.scheduleTask(in: Self.retryDelay) { box.value.connect() }
+    eventLoop.scheduleTask(in: retryDelay) { box.value.connect() }
   }
 
   private static func address(_ endpoint: Endpoint) throws -> NIOCore.SocketAddress {

@@ -56,6 +56,12 @@ public struct PairTiming: Sendable, Hashable {
   public let greeting: Nanoseconds
   /// How long a starting RE waits for the other one.
   public let startupGrace: Nanoseconds
+  /// Between two attempts to connect the link: short enough that a link that can be had is there again before
+  /// silence tells anything.
+  public let reconnection: Nanoseconds
+
+  /// A shorter detection time leaves no room for a lease that is renewed by a timer of 10 ms, and for `margin`.
+  public static let shortestDetection = Nanoseconds.milliseconds(80)
 
   public init(interval: Nanoseconds, misses: Int) {
     self.interval = interval / 2
@@ -64,6 +70,7 @@ public struct PairTiming: Sendable, Hashable {
     license = detection * 2
     greeting = detection * 3
     startupGrace = max(.seconds(1), detection * 5)
+    reconnection = min(.milliseconds(100), interval)
   }
 }
 
@@ -398,9 +405,11 @@ public struct PairArbiter {
     let isCertain = possibleSuccessor == latestIncarnation
     possibleSuccessor = nil
     lease = .timed
-    renewedAt = nil
+    renewedAt = Instant(nanoseconds: echo - timing.margin.count)
     enter(.primary, now: now)
     grantDecided = now
+    // What is left of this lease is short: the next tick renews it.
+    lastKeepalives = nil
     return (isCertain ? [] : [.connectionsMayHaveMoved]) + [
       .grantLease(left - timing.margin, notAfter: now + timing.margin), .log("lease regained"),
     ]
@@ -452,7 +461,9 @@ public struct PairArbiter {
 
   /// What the next keepalive says. Advances nothing.
   public func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
-    Keepalive(
+    // A primary that has slept for too long is none any more, even before it has noticed.
+    let phase = phase == .primary && !leaseIsCertain(now: now) ? .suspended : phase
+    return Keepalive(
       slot: slot, phase: phase, term: term, priority: claim, sentAt: now.nanoseconds, echo: peerSentAt,
       echoAnywhere: peerSentAtAnywhere,
       leaseIsTimed: lease == .timed && !endlessIsAnnounced, uplinkIsRunning: uplinkIsRunning,
@@ -475,6 +486,10 @@ public struct PairArbiter {
       linkLossIsEvident = false
     }
     lastTick = now
+    if phase == .primary, !leaseIsCertain(now: now) {
+      outputs.append(.revokeLease)
+      outputs += loseLease(now: now)
+    }
 
     let keepalivesAreDue = lastKeepalives.map { now - $0 >= timing.interval } ?? true
     if keepalivesAreDue {
@@ -501,7 +516,9 @@ public struct PairArbiter {
     case .primary, .takingOver: break
     case .secondary, .starting: outputs += waitingTick(now: now)
     case .suspended:
-      if !linkIsUp { outputs += probeTick(now: now, patience: timing.detection) }
+      // Twice the time: an RE that comes back from a sleep has just lost the link, and should it have been
+      // succeeded, nothing but the uplink may tell it.
+      if !linkIsUp { outputs += probeTick(now: now, patience: timing.detection * 2) }
     case .handingOver:
       if now - phaseSince >= timing.license {
         // To become primary again is a takeover like any other.
@@ -514,7 +531,10 @@ public struct PairArbiter {
   }
 
   private mutating func primaryTick(now: Instant) -> [Output] {
-    if linkIsUp, !uplinkIsRunning, peer?.phase == .secondary, peer?.uplinkIsRunning == true {
+    if linkIsUp, !uplinkIsRunning, peer?.phase == .secondary, peer?.uplinkIsRunning == true,
+      now - (linkMovedAt ?? listeningSince) < timing.interval * 3
+    {
+      // Not to an RE that may have been lost: connections might not come back from there.
       return [.log("uplink lost")] + handOver(now: now)
     }
     // Always only if the lease is still in force: this RE may have slept, and somebody else taken over.

@@ -67,8 +67,8 @@ final class Conversation {
   }
 
   var name: String { "connection \(number)" }
-  /// Whether it must come to a good end.
-  var mustLive: Bool { fate == nil }
+  /// Whether it must come to a good end, and has not yet.
+  var mustLive: Bool { fate == nil && !peerIsDone }
 
   /// The byte that the peer sends at `position`.
   func peerByte(_ position: Int) -> UInt8 {

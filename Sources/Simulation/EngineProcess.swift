@@ -510,7 +510,9 @@ final class EngineProcess {
     case .takeAddresses: takeAddresses()
     case .dropAddresses: dropAddresses()
     case .probe: world.uplink.probe(from: machine.slot)
-    case .phaseChanged(let phase): machine.application?.roleChanged(phase)
+    case .phaseChanged(let phase):
+      if phase == .handingOver { Judge.handsOver(machine) }
+      machine.application?.roleChanged(phase)
     case .standbyChanged(let isReady): machine.application?.standbyChanged(isReady)
     case .log(_, let text): world.tell(name, text)
     }

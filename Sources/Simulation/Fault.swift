@@ -104,14 +104,19 @@ public struct Fault: Sendable, CustomStringConvertible {
     case .storm: longest = scenario.detection * 7
     case .flurry: longest = scenario.detection * 4
     }
+    func gap(after fault: Fault) -> TrueTime {
+      if isDense || random.chance(0.15) { return .random(in: 0...(.milliseconds(300)), using: &random) }
+      // As often as not the next one waits until connections should be replicated again.
+      if scenario.pace == .flurry, random.chance(0.6) {
+        return fault.duration + scenario.detection + .milliseconds(.random(in: 100...400, using: &random))
+      }
+      return .random(in: scenario.detection...longest, using: &random)
+    }
     var at: TrueTime = .milliseconds(.random(in: 150...800, using: &random))
     while at < scenario.faultsEnd {
-      faults.append(one(for: scenario, at: at, using: &random))
-      let gap: TrueTime =
-        isDense || random.chance(0.15)
-        ? .random(in: 0...(.milliseconds(300)), using: &random)
-        : .random(in: scenario.detection...longest, using: &random)
-      at += gap
+      let fault = one(for: scenario, at: at, using: &random)
+      faults.append(fault)
+      at += gap(after: fault)
     }
     return faults
   }

@@ -38,25 +38,14 @@ enum Judge {
     }
   }
 
-  /// The uplink of `machine` is about to lose its carrier. Should it be the primary, and its link still seem to be
-  /// there, it hands mastership over, perhaps to an RE that has just been lost.
-  static func carrierFails(_ machine: Machine) {
-    guard machine.engine?.node.peerName != nil else { return }
+  /// `machine` has just given mastership away, for whatever reason.
+  static func handsOver(_ machine: Machine) {
     let other = machine.world.machines[1 - machine.slot]
     for conversation in machine.world.conversations
-    where conversation.mustLive && isServed(conversation, by: machine)
-      && !isProtected(conversation, from: machine, by: other)
+    where conversation.mustLive && machine.sockets[conversation.flow] != nil
+      && !isMirrored(conversation, from: machine, by: other)
     {
-      lose(conversation, "was not protected when the uplink of \(machine.name) failed")
-    }
-  }
-
-  /// An operator asks for a switchover.
-  static func operatorAsks(_ world: World) {
-    guard !world.link.pathWorks || world.machines.contains(where: { !isWell($0) }) else { return }
-    // Not known yet, and the old primary falls silent: what comes of it is anybody's guess.
-    for conversation in world.conversations {
-      lose(conversation, "a switchover was asked for while something else failed")
+      lose(conversation, "was not protected when \(machine.name) handed mastership over")
     }
   }
 
@@ -69,21 +58,28 @@ enum Judge {
   private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine)
     -> Bool
   {
+    isMirrored(conversation, from: machine, by: other)
+      && other.engine!.node.arbiter.isLicensed(now: other.now) && machine.engine!.node.arbiter.standbyIsReady
+  }
+
+  /// The other RE is well, and has all that it needs to go on with the connection.
+  private static func isMirrored(_ conversation: Conversation, from machine: Machine, by other: Machine)
+    -> Bool
+  {
     let world = machine.world
     guard isWell(other), world.link.pathWorks, world.uplink.hasCarrier[other.slot],
-      world.uplink.carries[other.slot],
-      machine.application!.isReplicated(conversation), other.application!.holdsPair(of: conversation),
+      world.uplink.carries[other.slot], machine.application?.isReplicated(conversation) == true,
+      other.application!.holdsPair(of: conversation),
       let primary = machine.engine!.view(of: conversation), primary.phase == .replicating,
       let (handle, _) = other.engine!.pair(of: conversation),
       let secondary = try? other.engine!.node.socket(handle), secondary.phase == .snooping,
-      secondary.peer == primary.handle, other.engine!.node.arbiter.isLicensed(now: other.now),
-      machine.engine!.node.arbiter.standbyIsReady, other.engine!.node.peerName != nil
+      secondary.peer == primary.handle, other.engine!.node.peerName != nil
     else { return false }
     return true
   }
 
   static func lose(_ conversation: Conversation, _ why: String) {
-    guard conversation.fate == nil else { return }
+    guard conversation.mustLive else { return }
     conversation.fate = .lost(why)
   }
 
@@ -172,7 +168,7 @@ enum Judge {
     // The peer has forgotten the connection: nobody listens.
     if conversation.fate == .resetByPeer { return }
     if segment.flags.contains(.rst) {
-      if conversation.mustLive, !conversation.peerIsDone,
+      if conversation.mustLive,
         !segment.flags.contains(.syn)
       {
         checkReset(segment, conversation, machine)

@@ -158,7 +158,7 @@ enum PeerHost {
   }
 
   private static func wasReset(_ conversation: Conversation, in world: World) {
-    if conversation.mustLive, !conversation.peerIsDone {
+    if conversation.mustLive {
       world.broken(.promise8, "the peer of \(conversation.name) is reset")
     }
     conversation.peer = nil

@@ -45,7 +45,7 @@ public enum Run {
       if isOver(world) { break }
     }
     guard world.violation == nil else { return }
-    for conversation in world.conversations where conversation.mustLive && !conversation.peerIsDone {
+    for conversation in world.conversations where conversation.mustLive {
       world.broken(
         .liveness,
         "\(conversation.name) has not come to its end \(bound / 1_000_000_000) s after the last fault: the peer has "
@@ -67,7 +67,7 @@ public enum Run {
   private static func isOver(_ world: World) -> Bool {
     let masters = world.machines.filter { $0.engine?.phase == .primary }
     return masters.count == 1 && masters[0].engine!.node.arbiter.standbyIsReady
-      && world.conversations.allSatisfy { !$0.mustLive || $0.peerIsDone }
+      && !world.conversations.contains { $0.mustLive }
       && world.machines.allSatisfy { $0.sockets.isEmpty && $0.engine!.leftovers.isEmpty }
   }
 }
@@ -125,7 +125,6 @@ extension Fault {
       later { world.link.setCarrier(true) }
     case .uplinkCarrier(let slot):
       Judge.pathFails(world)
-      Judge.carrierFails(world.machines[slot])
       world.uplink.setCarrier(false, of: slot)
       later { world.uplink.setCarrier(true, of: slot) }
     case .uplinkCut(let slot):
@@ -137,7 +136,6 @@ extension Fault {
       world.uplink.lossBetweenREs = Double(percent) / 100
       later { world.uplink.lossBetweenREs = 0 }
     case .switchover(let slot):
-      Judge.operatorAsks(world)
       world.machines[slot].engine?.input(.request { $0.askForMastership() })
     case .unreplicateAll: for machine in world.machines { machine.application?.unreplicateAll() }
     case .oldDuplicates: PeerHost.replayOldFrames(in: world)

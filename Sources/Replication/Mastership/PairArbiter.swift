@@ -452,11 +452,17 @@ public struct PairArbiter {
   public mutating func release(now: Instant) throws(RequestError) -> [Output] {
     switch phase {
     case .primary:
-      guard linkIsUp, peer?.phase == .secondary else { throw .noSecondary }
+      guard secondaryIsThere(now: now) else { throw .noSecondary }
       return handOver(now: now)
     case .secondary, .starting: throw .notPrimary
     case .takingOver, .suspended, .handingOver: throw .busy(phase)
     }
+  }
+
+  /// Whether mastership may be handed over: not to an RE that may just have been lost, from which connections might
+  /// not come back.
+  private func secondaryIsThere(now: Instant) -> Bool {
+    linkIsUp && peer?.phase == .secondary && now - (linkMovedAt ?? listeningSince) < timing.interval * 3
   }
 
   /// What the next keepalive says. Advances nothing.
@@ -531,10 +537,7 @@ public struct PairArbiter {
   }
 
   private mutating func primaryTick(now: Instant) -> [Output] {
-    if linkIsUp, !uplinkIsRunning, peer?.phase == .secondary, peer?.uplinkIsRunning == true,
-      now - (linkMovedAt ?? listeningSince) < timing.interval * 3
-    {
-      // Not to an RE that may have been lost: connections might not come back from there.
+    if !uplinkIsRunning, secondaryIsThere(now: now), peer?.uplinkIsRunning == true {
       return [.log("uplink lost")] + handOver(now: now)
     }
     // Always only if the lease is still in force: this RE may have slept, and somebody else taken over.

@@ -41,7 +41,12 @@ extension ReplicationNode {
     }
     let entry = entries[place]!
     var snoop = entry.snoop!
-    let block: ControlBlock = entry.block
+    var block: ControlBlock = entry.block
+    // Whatever was sent was within the peer's window, which may have closed since behind the last byte. The kernel
+    // must be able to say it all again, a FIN too: it would take an acknowledgement of the FIN for one of the future.
+    let sentCount = snoop.unacknowledged.count + (snoop.finSent == nil ? 0 : 1)
+    block.sendWindow = max(block.sendWindow, UInt32(sentCount))
+    block.maximumSendWindow = max(block.maximumSendWindow, block.sendWindow)
     if planted(.unacknowledgedSkippedAtMerge) { snoop.unacknowledged.acknowledge(upTo: block.sendNext) }
     entries[place]!.phase = .merging
 

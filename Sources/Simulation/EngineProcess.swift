@@ -67,6 +67,8 @@ final class EngineProcess {
   private var owned: Set<Handle> = []
   private var sockets: [Handle: (socket: KernelSocket, closeRequested: Instant?)] = [:]
   private var pending: [Handle: KernelSocket] = [:]
+  /// Of `pending`, those that their application has closed meanwhile.
+  private var closedEarly: Set<Handle> = []
   private var pairs: [Handle: Pair] = [:]
   /// Fault: what it should acknowledge, it does not.
   var holdsAcknowledgements = false
@@ -620,12 +622,14 @@ final class EngineProcess {
     if let socket = pending.removeValue(forKey: handle) {
       sockets[handle] = (socket, nil)
       socket.engineHasIt = true
+      if closedEarly.remove(handle) != nil { closeDuplicate(handle) }
     }
     machine.application?.replicated(handle)
   }
 
   private func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
     guard let socket = pending.removeValue(forKey: handle) else { return }
+    closedEarly.remove(handle)
     socket.engineHasIt = false
     machine.application?.refused(handle, "\(reason)")
     if !owned.contains(handle) {
@@ -654,6 +658,11 @@ final class EngineProcess {
   }
 
   private func closeDuplicate(_ handle: Handle) {
+    if pending[handle] != nil {
+      // Not before it is known what becomes of the handshake.
+      closedEarly.insert(handle)
+      owned.remove(handle)
+    }
     guard let entry = sockets[handle], entry.closeRequested == nil else { return }
     sockets[handle]!.closeRequested = machine.now
     // The last descriptor is closed: FIN, and the kernel goes on by itself.

@@ -97,7 +97,7 @@ enum Judge {
     guard other.isOn, other.leaseIsInForce else { return }
     world.statistics.twoMasters += 1
     guard world.scenario.kind.excludesTwoMasters else { return }
-    if isMuteMaster(other) {
+    if world.overlapIsExcused || isMuteMaster(other) {
       world.overlapIsExcused = true
       // Whoever gives way in the end takes what it served with it.
       for conversation in world.conversations {

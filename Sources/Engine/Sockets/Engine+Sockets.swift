@@ -33,6 +33,8 @@ final class ReplicatedSocket {
 final class PendingReplication {
   let socket: ReplicatedSocket
   let reply: ReplyPort
+  /// The application has closed its descriptor meanwhile.
+  var isClosed = false
 
   init(_ socket: ReplicatedSocket, reply: ReplyPort) {
     self.socket = socket
@@ -156,6 +158,7 @@ extension Engine {
     guard let pending = pendingReplications.removeValue(forKey: handle) else { return }
     sockets[handle] = pending.socket
     pending.reply.send(.done)
+    if pending.isClosed { closeDuplicate(handle) }
   }
 
   func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
@@ -233,6 +236,11 @@ extension Engine {
   }
 
   private func closeDuplicate(_ handle: Handle) {
+    if let pending = pendingReplications[handle] {
+      // Not before it is known what becomes of the handshake.
+      pending.isClosed = true
+      owners[handle] = nil
+    }
     guard let socket = sockets[handle], socket.closeRequested == nil else { return }
     socket.close(now: Self.now())
   }

@@ -296,6 +296,12 @@ public struct PairArbiter {
     if phase != .primary, phase != .suspended { term = max(term, keepalive.term) }
 
     switch (phase, keepalive.phase) {
+    case (.suspended, .primary)
+    where incarnation == possibleSuccessor && keepalive.term <= term
+      && keepalive.echoAnywhere < phaseSince.nanoseconds:
+      // Said long ago, and read late: what the other RE was before this one succeeded it.
+      break
+
     case (.primary, .primary), (.suspended, .primary), (.takingOver, .primary):
       let wins =
         (keepalive.term, keepalive.priority, 1 - keepalive.slot) > (
@@ -584,8 +590,10 @@ public struct PairArbiter {
       guard !linkIsUp, now - phaseSince >= timing.startupGrace else { return [] }
       return probeTick(now: now, patience: timing.detection)
     }
-    // A primary whose lease has no end might be silent towards us and still be on the wire.
-    let trusted = peer?.leaseIsTimed ?? false
+    // A primary whose lease has no end might be silent towards us and still be on the wire; and one that was alone
+    // for a while has made it so since it was last heard.
+    let isRecent = peerWasThere.map { now >= $0 && now - $0 < timing.license } ?? false
+    let trusted = peer?.leaseIsTimed == true && isRecent
     let patience =
       !trusted
       ? timing.detection * 10

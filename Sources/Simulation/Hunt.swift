@@ -74,6 +74,8 @@ public final class Hunt: Sendable {
           "   \((now - started) / 1_000_000_000) s: \(state.runs) runs, \(state.statistics.failovers) failovers"
         )
       }
+      // A long hunt is watched through a file or a pipe.
+      fflush(nil)
     }
   }
 

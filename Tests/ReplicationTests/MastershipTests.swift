@@ -69,26 +69,106 @@ import Testing
   @Test(
     "An RE whose uplink has come back does not begin before the other one knows: that may just have begun")
   func uplinkComesBack() {
-    var now = Instant(nanoseconds: 1_000_000_000)
-    let timing = PairTiming(interval: .milliseconds(100), misses: 3)
-    var arbiter = PairArbiter(slot: 0, priority: 200, timing: timing, now: now)
-    arbiter.uplinkChanged(isRunning: false, now: now)
-    arbiter.linkCameUp(primaryRestarted: false, now: now)
-    func pass(hearing echo: Instant) -> Bool {
-      now = now + .milliseconds(10)
-      let keepalive = Keepalive(
-        slot: 1, phase: .secondary, term: 1, priority: 100, sentAt: now.nanoseconds, echo: .min,
-        echoAnywhere: echo.nanoseconds, leaseIsTimed: false, uplinkIsRunning: true, linkIsUp: true,
-        session: 5, voidedSession: 0)
-      _ = arbiter.received(keepalive, onLink: true, now: now)
-      return arbiter.tick(now: now).contains { if case .grantLease = $0 { true } else { false } }
+    var lone = Lone()
+    lone.arbiter.uplinkChanged(isRunning: false, now: lone.now)
+    func begins(hearing echo: Instant) -> Bool {
+      lone.hear(.secondary, term: 1, echo: echo)
+      return lone.timeToTakeover(limit: .milliseconds(10)) != nil
     }
-    let before = now
-    #expect(!pass(hearing: before))
-    arbiter.uplinkChanged(isRunning: true, now: now)
-    let after = now
-    #expect(!pass(hearing: before))
-    #expect(pass(hearing: after))
+    let before = lone.now
+    #expect(!begins(hearing: before))
+    lone.arbiter.uplinkChanged(isRunning: true, now: lone.now)
+    let after = lone.now
+    #expect(!begins(hearing: before))
+    #expect(begins(hearing: after))
+  }
+
+  // MARK: One arbiter alone
+
+  /// An arbiter of slot 0 and what it hears of the other RE; its clock is moved by hand.
+  private struct Lone {
+    var now = Instant(nanoseconds: 1_000_000_000)
+    var arbiter: PairArbiter
+    let timing = PairTiming(interval: .milliseconds(100), misses: 3)
+
+    init() {
+      arbiter = PairArbiter(slot: 0, priority: 200, timing: timing, now: now)
+      arbiter.linkCameUp(primaryRestarted: false, now: now)
+    }
+
+    mutating func hear(
+      _ phase: MastershipPhase, term: UInt64, echo: Instant, onLink: Bool = true
+    ) {
+      let keepalive = Keepalive(
+        slot: 1, phase: phase, term: term, priority: 100, sentAt: now.nanoseconds, echo: echo.nanoseconds,
+        echoAnywhere: echo.nanoseconds, leaseIsTimed: true, uplinkIsRunning: true, linkIsUp: true,
+        session: 5 &* Hello.sessionsPerIncarnation, voidedSession: 0)
+      _ = arbiter.received(keepalive, onLink: onLink, now: now)
+    }
+
+    /// How long it takes until the arbiter asks for a lease; `nil`: longer than `limit`.
+    mutating func timeToTakeover(limit: Nanoseconds) -> Nanoseconds? {
+      let start = now
+      while now - start < limit {
+        now = now + .milliseconds(10)
+        if arbiter.tick(now: now).contains(where: { if case .grantLease = $0 { true } else { false } }) {
+          return now - start
+        }
+      }
+      return nil
+    }
+
+    mutating func becomePrimary() {
+      hear(.secondary, term: 1, echo: now)
+      _ = timeToTakeover(limit: .seconds(1))
+      _ = arbiter.leaseGranted(true, now: now)
+    }
+  }
+
+  @Test("A primary that has overslept its lease does not claim mastership, whenever it is asked")
+  func oversleptClaim() {
+    var lone = Lone()
+    lone.becomePrimary()
+    #expect(lone.arbiter.keepalive(session: 1, voidedSession: 0, now: lone.now).phase == .primary)
+    lone.now = lone.now + lone.timing.lease
+    #expect(lone.arbiter.keepalive(session: 1, voidedSession: 0, now: lone.now).phase == .suspended)
+    #expect(lone.arbiter.tick(now: lone.now).contains(.revokeLease))
+    #expect(lone.arbiter.phase == .suspended)
+  }
+
+  @Test("An RE that was primary after the other one is not put off by what that one said before")
+  func oldClaim() {
+    var lone = Lone()
+    lone.becomePrimary()
+    let asPrimary = lone.now
+    lone.now = lone.now + .milliseconds(200)
+    _ = lone.arbiter.tick(now: lone.now)
+    #expect(lone.arbiter.phase == .suspended)
+    lone.now = lone.now + .milliseconds(10)
+    lone.hear(.primary, term: 1, echo: asPrimary)
+    #expect(lone.arbiter.phase == .suspended)
+    // Said after it had heard of the suspension: it is primary indeed, whatever its term.
+    lone.hear(.primary, term: 1, echo: lone.now)
+    #expect(lone.arbiter.phase == .secondary)
+  }
+
+  @Test("What was heard of the primary's lease before a long sleep is not trusted: it may have no end by now")
+  func oldNewsOfALease() throws {
+    for sleep in [Nanoseconds.milliseconds(0), .milliseconds(900)] {
+      var lone = Lone()
+      lone.hear(.primary, term: 1, echo: lone.now)
+      #expect(lone.arbiter.phase == .secondary)
+      _ = lone.arbiter.linkWentDown(.reset, now: lone.now)
+      lone.now = lone.now + sleep
+      _ = lone.arbiter.tick(now: lone.now)
+      let waited = lone.timeToTakeover(limit: .seconds(10))
+      let time = try #require(waited)
+      if sleep.count == 0 {
+        #expect(time <= lone.timing.detection)
+      } else {
+        #expect(time >= lone.timing.detection * 9)
+      }
+    }
   }
 
   // MARK: Loss of the primary

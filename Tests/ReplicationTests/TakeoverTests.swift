@@ -1,4 +1,5 @@
 import Packet
+import Simulation
 import Testing
 
 @testable import Replication
@@ -38,6 +39,25 @@ import Testing
     #expect(pair.takeOver())
     try pair.merge(conversation)
     pair.finish(slot: 1, peerTotal: 200, localTotal: 300)
+    #expect(pair.violations.prefix(3) == [])
+  }
+
+  @Test("A FIN that was acknowledged while the window closed behind it is said again by the new primary")
+  func finBehindAClosedWindow() throws {
+    let pair = SimulatedPair()
+    pair.start()
+    let conversation = pair.converse(capacity: 400, windowScale: 0)
+    try pair.replicate(conversation)
+    pair.settle()
+    pair.localWrites(conversation, 399)
+    pair.localCloses(conversation)
+    pair.settle()
+    let socket = try #require(pair.engines[0].sockets[conversation.flow])
+    #expect(socket.finIsAcknowledged && socket.sendWindow == 0)
+    pair.killPrimary(kernelLives: true)
+    #expect(pair.takeOver())
+    try pair.merge(conversation)
+    pair.finish(slot: 1, peerTotal: 300, localTotal: 399)
     #expect(pair.violations.prefix(3) == [])
   }
 

@@ -33,7 +33,7 @@ final class Conversation {
   var edgeLeft: SequenceNumber
   var timestampLeft: UInt32?
 
-  init(number: Int, startAt sequence: UInt32, capacity: Int, now: Instant) {
+  init(number: Int, startAt sequence: UInt32, capacity: Int, windowScale: UInt8 = 2, now: Instant) {
     self.number = number
     peerStart = SequenceNumber(sequence)
     localStart = SequenceNumber(sequence &+ 70_000)
@@ -43,6 +43,7 @@ final class Conversation {
       remote: Endpoint(IPAddress(v4: 0x0505_0504), 40_000 + port))
     var options = ModelTCP.Options()
     options.capacity = capacity
+    options.windowScale = windowScale
     options.sendCapacity = .max
     self.options = options
     peer = ModelTCP(

@@ -53,9 +53,11 @@ final class SimulatedPair {
     for engine in engines where engine.isAlive { engine.openLink() }
   }
 
-  func converse(startAt sequence: UInt32 = 1_000, capacity: Int = 1_000) -> Conversation {
+  func converse(
+    startAt sequence: UInt32 = 1_000, capacity: Int = 1_000, windowScale: UInt8 = 2
+  ) -> Conversation {
     let conversation = Conversation(
-      number: conversations.count, startAt: sequence, capacity: capacity, now: now)
+      number: conversations.count, startAt: sequence, capacity: capacity, windowScale: windowScale, now: now)
     conversations.append(conversation)
     engines[0].sockets[conversation.flow] = ModelTCP(
       sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, options: conversation.options,

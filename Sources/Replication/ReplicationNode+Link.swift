@@ -31,6 +31,9 @@ extension ReplicationNode {
       letGo(place, because: .linkLost, tellPrimary: false)
     }
     if planted(.releasedAtLinkLoss) { releaseSevered() }
+    if arbiter.phase == .secondary, !entries.contains(where: { $0?.isFollowing == true }) {
+      voidedSession = peerSession
+    }
     let outputs = arbiter.linkWentDown(ending, now: now)
     // First what has happened, then what it means for each socket.
     noteStandby()

@@ -129,6 +129,9 @@ extension ReplicationNode {
     reportedPhase = arbiter.phase
     say(.info, "mastership: \(arbiter.phase), term \(arbiter.term)")
     actions.append(.phaseChanged(arbiter.phase))
+    guard releaseIsDue else { return }
+    releaseIsDue = false
+    releaseSevered()
   }
 
   mutating func noteStandby() {
@@ -142,7 +145,8 @@ extension ReplicationNode {
   /// - Parameter tellPrimary: should the link still be up, which may have lost nothing but time.
   mutating func voidPairs(tellPrimary: Bool) {
     guard arbiter.phase != .primary || !pairsMayBeMerged else { return }
-    voidedSession = peerSession
+    // On a link that lives new pairs may follow, which this word must never be taken to speak of.
+    if case .up = linkState {} else { voidedSession = peerSession }
     for place in entries.indices where entries[place]?.isFollowing == true {
       letGo(place, because: .linkLost, tellPrimary: tellPrimary)
     }
@@ -153,6 +157,10 @@ extension ReplicationNode {
 
   /// Primary: the secondary is no longer able to merge; sockets go on alone.
   mutating func releaseSevered() {
+    guard arbiter.phase == .primary else {
+      releaseIsDue = arbiter.phase == .suspended
+      return
+    }
     for place in entries.indices {
       switch entries[place]?.phase {
       case .replicating: finishReplication(place, because: .linkLost)
@@ -192,7 +200,7 @@ extension ReplicationNode {
   }
 
   private mutating func takeBack(_ place: Int, because reason: UnreplicateReason, now: Instant) {
-    if case .up = linkState {
+    if case .up = linkState, !isSevered(place) {
       entries[place]!.phase = .replicating
       endReplication(place, because: reason, now: now)
     } else {

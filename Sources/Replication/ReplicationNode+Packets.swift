@@ -21,6 +21,8 @@ extension ReplicationNode {
       // Handed over: what is not known to the other RE must not leave, nor need it.
       statistics.droppedAsSecondary += 1
       return .drop
+    case .replicating where isSevered(place):
+      return wait(place, reference, byteCount)
     case .replicating:
       return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
     case .starting, .ending:
@@ -49,6 +51,8 @@ extension ReplicationNode {
     switch entries[place]!.phase {
     case .replicating where !speaksForConnections:
       return strayInbound(packet.inboundFlow, byteCount)
+    case .replicating where isSevered(place):
+      return wait(place, reference, byteCount)
     case .replicating:
       return receiveReplicated(
         packet.segment, place, reference: reference, byteCount: byteCount, now: now,

@@ -83,6 +83,7 @@ extension ReplicationNode {
     guard case .up = linkState else { return refuse(place, .linkLost) }
     let peer = entries[place]!.peer!
     let flow = entries[place]!.flow!
+    entries[place]!.session = session
 
     var begin = ByteWriter(.ihaBegin, to: peer)
     begin.handle(handle)
@@ -186,6 +187,8 @@ extension ReplicationNode {
     guard entries[place]?.phase == .replicating || entries[place]?.phase == .starting else { return }
     // Before the snapshot has gone out the secondary has nothing that it could merge.
     if entries[place]!.block == nil { return refuse(place, reason) }
+    // It ends when the other RE has said that its pair is void.
+    if isSevered(place) { return }
     entries[place]!.phase = .ending(reason)
     if case .up = linkState, speaksForConnections {
       var writer = ByteWriter(.ihaEnd, to: entries[place]!.peer!)

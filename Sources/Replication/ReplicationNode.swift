@@ -83,6 +83,8 @@ public struct ReplicationNode {
   var session: UInt64
   /// The other RE cannot merge what it had from the link before this one any more.
   var formerPairsAreVoid = true
+  /// The other RE's pairs are void, but this RE has to learn first whether it is primary still.
+  var releaseIsDue = false
   /// The other RE's name for the last link.
   var peerSession: UInt64 = 0
   /// The other RE's name for the last link whose pairs were given up here.
@@ -227,12 +229,16 @@ public struct ReplicationNode {
     for place in dirty {
       guard entries[place] != nil, entries[place]!.blockIsDirty else { continue }
       entries[place]!.blockIsDirty = false
-      if entries[place]!.phase == .replicating, !planted(.controlBlockNeverFlushed) {
+      if entries[place]!.phase == .replicating, !isSevered(place), !planted(.controlBlockNeverFlushed) {
         appendBlock(place, now: now)
       }
     }
     dirty.removeAll(keepingCapacity: true)
   }
+
+  /// Primary: the secondary's pair belongs to a link before this one. Nothing can be said about it any more, and
+  /// until it is known to be void nothing may leave that it does not have.
+  func isSevered(_ place: Int) -> Bool { entries[place]!.session != session }
 
   mutating func markDirty(_ place: Int) {
     guard !entries[place]!.blockIsDirty else { return }

@@ -62,6 +62,8 @@ struct SocketEntry {
   /// The other RE's name for the socket.
   var peer: Handle?
   var flow: Flow?
+  /// Primary: the link that the secondary's pair belongs to, by this RE's name for it.
+  var session: UInt64 = 0
   /// Valid from the snapshot on.
   var block: ControlBlock!
   /// Primary: what of the two streams is in the log.

@@ -35,6 +35,9 @@ final class Conversation {
   /// `nil` while everything is expected of it.
   var fate: Fate?
 
+  /// Since when the secondary's control block differs from the primary's, though nothing is on its way.
+  var behindSince: TrueTime?
+
   /// What has left the REs, at its furthest.
   var acknowledgmentLeft: SequenceNumber
   var endLeft: SequenceNumber

@@ -65,6 +65,8 @@ final class EngineProcess {
   private var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   private var steeringRemovals: [(flow: Flow, due: Instant)] = []
   private var owned: Set<Handle> = []
+  /// For each place the handle that was given last.
+  private var given: [UInt32: Handle] = [:]
   private var sockets: [Handle: (socket: KernelSocket, closeRequested: Instant?)] = [:]
   private var pending: [Handle: KernelSocket] = [:]
   /// Of `pending`, those that their application has closed meanwhile.
@@ -159,6 +161,10 @@ final class EngineProcess {
     guard let (place, strike) = ambush else { return }
     switch place {
     case .betweenEvents: return
+    case .afterRenewal:
+      // The next action will do.
+      if case .renewLease = action { ambush = (.afterActions(1), strike) }
+      return
     case .beforeRenewal: guard case .renewLease = action else { return }
     case .afterActions(let count):
       guard count == 0 else {
@@ -354,7 +360,13 @@ final class EngineProcess {
 
   private func emit(_ frame: [UInt8], isOutbound: Bool) {
     guard isAlive else { return }
-    if isOutbound { machine.leave(frame) } else { machine.deliver(frame) }
+    if isOutbound {
+      machine.leave(frame)
+    } else {
+      let check = world.scenario.mode == .strict ? Judge.delivery(of: frame, to: machine) : nil
+      machine.deliver(frame)
+      check?()
+    }
   }
 
   // MARK: Link
@@ -712,8 +724,21 @@ final class EngineProcess {
 
   func allocate() -> Handle? {
     guard let handle = try? node.allocate() else { return nil }
-    owned.insert(handle)
+    note(handle)
     return handle
+  }
+
+  /// The node has given out a handle.
+  private func note(_ handle: Handle) {
+    owned.insert(handle)
+    if let former = given.updateValue(handle, forKey: handle.index) {
+      if former.generation >= handle.generation {
+        world.broken(.protocolUse, "\(name) gives \(handle) after \(former)")
+      }
+      if (try? node.socket(former)) != nil {
+        world.broken(.protocolUse, "\(name) accepts \(former), in whose place \(handle) is")
+      }
+    }
   }
 
   func free(_ handle: Handle) {
@@ -729,7 +754,7 @@ final class EngineProcess {
     let buffer = SnoopBuffer(start: 0, socketCapacity: limits.snoopSocket, limit: limits.snoopBuffer)
     let pair = Pair(conversation, rcv: buffer, snd: buffer)
     pairs[handle] = pair
-    owned.insert(handle)
+    note(handle)
     world.name(handle, conversation)
     return (handle, pair)
   }
@@ -819,6 +844,9 @@ final class EngineProcess {
 
   // MARK: For the checks
 
+  /// Nothing that was said to this process waits to be read.
+  var hasHeardAll: Bool { inbox.isEmpty && linkInput.isEmpty }
+
   func describe(_ handle: Handle) -> String {
     "\(handle)" + (world.conversation(handle).map { " (\($0.name))" } ?? "")
   }
@@ -846,6 +874,7 @@ final class EngineProcess {
     guard world.now - lastAccount >= .milliseconds(100) else { return }
     lastAccount = world.now
     Judge.memory(of: self, on: machine)
+    Judge.secondaryIsInStep(with: machine)
     for case .some(let frame) in held { Judge.stillHeld(since: frame.since, frame.conversation, on: machine) }
   }
 

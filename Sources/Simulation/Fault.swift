@@ -10,12 +10,15 @@ public struct Fault: Sendable, CustomStringConvertible {
     case afterActions(Int)
     /// It has decided to renew its lease, and not done it yet.
     case beforeRenewal
+    /// It has just renewed its lease.
+    case afterRenewal
 
     var description: String {
       switch self {
       case .betweenEvents: "between two events"
       case .afterActions(let count): "after \(count) more actions"
       case .beforeRenewal: "just before it renews its lease"
+      case .afterRenewal: "just after it has renewed its lease"
       }
     }
   }
@@ -130,12 +133,16 @@ public struct Fault: Sendable, CustomStringConvertible {
     let around: [TrueTime] = [detection / 4, detection / 2, detection, detection * 2, detection * 3]
     let near =
       around.randomElement(using: &random)! + .random(in: -detection / 10...detection / 10, using: &random)
+    // Now and then for so long that everybody has learnt to live with it.
     let duration =
-      Bool.random(using: &random) ? near : .random(in: .milliseconds(1)...detection * 6, using: &random)
+      random.chance(0.04)
+      ? .random(in: .seconds(1)...(.seconds(2) + detection * 8), using: &random)
+      : Bool.random(using: &random) ? near : .random(in: .milliseconds(1)...detection * 6, using: &random)
     func place() -> Place {
-      switch Int.random(in: 0..<4, using: &random) {
-      case 0: .betweenEvents
-      case 1: .beforeRenewal
+      switch Int.random(in: 0..<8, using: &random) {
+      case 0...1: .betweenEvents
+      case 2: .beforeRenewal
+      case 3: .afterRenewal
       default: .afterActions(.random(in: 0...12, using: &random))
       }
     }

@@ -193,14 +193,27 @@ enum Judge {
     machine.world.broken(.promise8, "\(machine.name) resets \(conversation.name)")
   }
 
+  /// What the other RE could make of a connection that this one serves; `nil` if it could not take over now, or has
+  /// nothing of it.
+  private static func mirror(
+    of conversation: Conversation, servedBy machine: Machine
+  ) -> (block: ControlBlock, pair: EngineProcess.Pair)? {
+    let other = machine.world.machines[1 - machine.slot]
+    guard other.isOn, let engine = other.engine, let (handle, pair) = engine.pair(of: conversation),
+      let there = try? engine.node.socket(handle), there.phase == .snooping, let block = there.block
+    else { return nil }
+    let here = machine.engine?.view(of: conversation)
+    let isNamed = here.map { $0.handle == there.peer } ?? false
+    switch here?.phase {
+    case .replicating where isNamed, .ending where isNamed: return (block, pair)
+    default: return engine.node.arbiter.isLicensed(now: other.now) ? (block, pair) : nil
+    }
+  }
+
   private static func checkAgainstSecondary(
     _ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine, _ other: Machine
   ) {
-    guard let here = machine.engine?.view(of: conversation), case let phase = here.phase,
-      phase == .replicating || phase.description == "ending", other.isOn, let engine = other.engine,
-      let (handle, pair) = engine.pair(of: conversation), let there = try? engine.node.socket(handle),
-      there.phase == .snooping, there.peer == here.handle, let block = there.block
-    else { return }
+    guard let (block, pair) = mirror(of: conversation, servedBy: machine) else { return }
     let world = machine.world
     if segment.acknowledgment > block.receiveNext {
       world.broken(
@@ -221,6 +234,65 @@ enum Judge {
         .promise4,
         "\(machine.name) opens the window of \(conversation.name) to \(edge - conversation.peerStart), "
           + "\(other.name) knows of \(block.receiveEdge - conversation.peerStart)")
+    }
+  }
+
+  /// Strict mode: a segment is about to reach the kernel of `machine`.
+  ///
+  /// - Returns: what to look at when it has; `nil` if there is nothing to be seen.
+  static func delivery(of frame: [UInt8], to machine: Machine) -> (() -> Void)? {
+    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
+    guard let conversation = machine.world.conversation(packet.inboundFlow),
+      let socket = machine.sockets[conversation.flow],
+      machine.engine?.view(of: conversation)?.phase == .replicating,
+      let (block, _) = mirror(of: conversation, servedBy: machine)
+    else { return nil }
+    // What the kernel had ahead of a gap when replication began, the log gets later.
+    guard socket.tcp.receiveNext <= block.receiveNext else { return nil }
+    return {
+      let taken = SequenceNumber.earlier(socket.tcp.receiveNext, packet.segment.payloadEnd)
+      if taken > block.receiveNext {
+        machine.world.broken(
+          .promise1,
+          "\(machine.name) delivers bytes of \(conversation.name) up to \(taken - conversation.peerStart) in strict "
+            + "mode, the other RE has \(block.receiveNext - conversation.peerStart)")
+      }
+    }
+  }
+
+  /// When nothing is on its way, the secondary knows of each connection what the primary knows.
+  static func secondaryIsInStep(with machine: Machine) {
+    let world = machine.world
+    let other = world.machines[1 - machine.slot]
+    guard let primary = machine.engine, let secondary = other.engine, primary.isWell, secondary.isWell,
+      primary.node.arbiter.standbyIsReady, secondary.node.arbiter.phase == .secondary,
+      primary.node.occupancy.unacknowledgedRecords == 0, primary.hasHeardAll, secondary.hasHeardAll,
+      world.link.isQuiet
+    else {
+      for conversation in world.conversations { conversation.behindSince = nil }
+      return
+    }
+    for conversation in world.conversations where conversation.mustLive {
+      guard let here = primary.view(of: conversation), here.phase == .replicating, var known = here.block,
+        let (block, _) = mirror(of: conversation, servedBy: machine)
+      else {
+        conversation.behindSince = nil
+        continue
+      }
+      // The secondary's is what may be advertised before the next word.
+      known.receiveEdge = block.receiveEdge
+      guard known != block else {
+        conversation.behindSince = nil
+        continue
+      }
+      // A few ticks of the engine's timer may go by until it is told.
+      conversation.behindSince = conversation.behindSince ?? world.now
+      if world.now - conversation.behindSince! > .milliseconds(40) {
+        world.broken(
+          .promise3,
+          "\(other.name) is behind on \(conversation.name), though nothing is on its way: it has \(block), "
+            + "\(machine.name) \(known)")
+      }
     }
   }
 

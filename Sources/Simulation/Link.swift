@@ -34,6 +34,11 @@ final class InterRELink {
 
   var pathWorks: Bool { carries[0] && carries[1] && hasCarrier }
 
+  /// Whether the engines are connected, and nothing is on its way.
+  var isQuiet: Bool {
+    connection?.ends.allSatisfy { $0.isOpen && $0.outgoing.isEmpty && $0.arrival <= world.now } ?? false
+  }
+
   // MARK: Faults
 
   func setCarries(_ works: Bool, from slot: Int) {

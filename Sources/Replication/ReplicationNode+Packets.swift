@@ -296,6 +296,13 @@ extension ReplicationNode {
       return .pass
     }
 
+    // What is news for the log may be old for a kernel that is ahead of it, which then does not remember its timestamp
+    // (`tcp_sequence` comes before `tcp_replace_ts_recent`).
+    var segment = segment
+    if let refused = entries[place]!.refused, segment.end < refused.acknowledgment {
+      segment.timestamps = nil
+    }
+
     // An old duplicate or a forgery: the kernel takes neither its bytes nor its acknowledgement.
     guard block.accepts(segment) else {
       return deliver(place, reference, byteCount, after: required, isUnjudged: true)

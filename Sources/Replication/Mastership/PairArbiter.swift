@@ -48,6 +48,9 @@ public struct PairTiming: Sendable, Hashable {
   /// How long the secondary may use its snoop pairs for a takeover, counted from the last keepalive of its
   /// own that the primary is known to have received.
   public let license: Nanoseconds
+  /// How long a primary that lost the link holds back what the secondary lacks, counted from the secondary's last
+  /// keepalive: `license`, by a clock that may run faster than the secondary's.
+  public let severance: Nanoseconds
   /// How long a probe for a replicated address waits for its answer.
   public let probeWait = Nanoseconds.milliseconds(20)
   /// Allowance for timers, above the lease.
@@ -68,6 +71,7 @@ public struct PairTiming: Sendable, Hashable {
     detection = interval * Int64(misses)
     lease = detection / 2
     license = detection * 2
+    severance = license + license / 16
     greeting = detection * 3
     startupGrace = max(.seconds(1), detection * 5)
     reconnection = min(.milliseconds(100), interval)
@@ -254,7 +258,7 @@ public struct PairArbiter {
     linkLossIsEvident = ending.isEvident
     guard phase == .primary else { return [] }
     if ending == .endOfStream, leaseIsCertain(now: now) { return [.peerPairsAreVoid] }
-    severedUntil = (heardOnLink ?? now) + timing.license
+    severedUntil = (heardOnLink ?? now) + timing.severance
     return []
   }
 

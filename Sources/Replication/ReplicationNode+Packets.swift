@@ -289,6 +289,8 @@ extension ReplicationNode {
     var required = carriesBytes && !planted(.copyDeliveredUnheld) ? stream.position : 0
     if block.isOldDuplicate(segment.timestamps) {
       statistics.oldDuplicates += 1
+      // The kernel discards it, unless it has not seen yet what this node has; then the peer sends it again.
+      if carriesBytes, case .new = stream.judge(segment) { return .drop }
       return deliver(place, reference, byteCount, after: required, isUnjudged: true)
     }
     if segment.flags.contains(.rst) {

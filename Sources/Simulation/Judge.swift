@@ -38,6 +38,11 @@ enum Judge {
     }
   }
 
+  /// The clock of an RE is about to stop: what it takes for recent may be long ago.
+  static func clockStops(_ world: World) {
+    for conversation in world.conversations { lose(conversation, "a clock stopped") }
+  }
+
   /// `machine` has just given mastership away, for whatever reason.
   static func handsOver(_ machine: Machine) {
     let other = machine.world.machines[1 - machine.slot]
@@ -96,8 +101,7 @@ enum Judge {
     let other = world.machines[1 - machine.slot]
     guard other.isOn, other.leaseIsInForce else { return }
     world.statistics.twoMasters += 1
-    guard world.scenario.kind.excludesTwoMasters else { return }
-    if world.overlapIsExcused || isMuteMaster(other) {
+    if !world.scenario.kind.excludesTwoMasters || world.overlapIsExcused || isMuteMaster(other) {
       world.overlapIsExcused = true
       // Whoever gives way in the end takes what it served with it.
       for conversation in world.conversations {
@@ -206,7 +210,11 @@ enum Judge {
     let isNamed = here.map { $0.handle == there.peer } ?? false
     switch here?.phase {
     case .replicating where isNamed, .ending where isNamed: return (block, pair)
-    default: return engine.node.arbiter.isLicensed(now: other.now) ? (block, pair) : nil
+    default:
+      // By a clock that nobody has stopped.
+      let mayMerge =
+        machine.world.scenario.kind != .frozenClock && engine.node.arbiter.isLicensed(now: other.now)
+      return mayMerge ? (block, pair) : nil
     }
   }
 
@@ -331,7 +339,10 @@ enum Judge {
   }
 
   private static func checkClock(_ segment: TCPSegment, _ conversation: Conversation, _ machine: Machine) {
-    guard let value = segment.timestamps?.value else { return }
+    // Two masters have two clocks.
+    guard let value = segment.timestamps?.value,
+      conversation.mustLive || machine.world.scenario.kind.excludesTwoMasters
+    else { return }
     if let last = conversation.timestampLeft, Int32(truncatingIfNeeded: value &- last) < 0 {
       if let speaker = conversation.lastSpeaker, speaker != machine.slot {
         machine.world.broken(

@@ -144,6 +144,7 @@ extension Fault {
       world.machines[slot].stop(withClock: false)
       later { world.machines[slot].goOn() }
     case .machineFreeze(let slot):
+      Judge.clockStops(world)
       world.machines[slot].stop(withClock: true)
       later { world.machines[slot].goOn() }
     case .acknowledgementsHeld(let slot):

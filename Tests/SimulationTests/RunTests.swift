@@ -42,7 +42,7 @@ import Testing
   func twoMasters(kind: Scenario.Kind) {
     #expect(!kind.excludesTwoMasters)
     var times = 0
-    for seed in UInt64(1)...60 where times == 0 {
+    for seed in UInt64(1)...300 where times == 0 {
       let scenario = Scenario(seed: seed, kind: kind)
       if scenario.faults.count < 20 { times += Run.play(scenario).statistics.twoMasters }
     }

@@ -415,7 +415,8 @@ extension ReplicationNode {
         statistics.discardedAfterHandover += 1
         actions.append(.discard(head.frame))
       } else {
-        actions.append(head.isUnjudged && waits ? .replay(head.frame) : .release(head.frame))
+        // A socket that was unreplicated may be replicated again meanwhile, by a log that lacks what was held.
+        actions.append(waits && !head.isUnjudged ? .release(head.frame) : .replay(head.frame))
       }
     }
   }

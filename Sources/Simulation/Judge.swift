@@ -64,7 +64,9 @@ enum Judge {
     -> Bool
   {
     isMirrored(conversation, from: machine, by: other)
-      && other.engine!.node.arbiter.isLicensed(now: other.now) && machine.engine!.node.arbiter.standbyIsReady
+      // For as long as a takeover may take.
+      && other.engine!.node.arbiter.isLicensed(now: other.now + machine.world.scenario.timing.detection)
+      && machine.engine!.node.arbiter.standbyIsReady
   }
 
   /// The other RE is well, and has all that it needs to go on with the connection.

@@ -3,11 +3,17 @@ import Synchronization
 
 /// Plays seed after seed, on as many threads as call `work`, and adds up what they did.
 public final class Hunt: Sendable {
+  /// A seed that broke a promise.
+  public struct Failure: Sendable {
+    public var seed: UInt64
+    public var violation: Violation
+  }
+
   private struct State {
     var next: UInt64
     var runs = 0
     var statistics = RunStatistics()
-    var failures: [(seed: UInt64, text: String)] = []
+    var failures: [Failure] = []
     var lastWord: UInt64
   }
 
@@ -15,14 +21,19 @@ public final class Hunt: Sendable {
   private let end: UInt64?
   private let started: UInt64
   private let failureLimit: Int
+  private let isQuiet: Bool
   private let state: Mutex<State>
 
   /// - Parameters:
   ///   - end: when to stop, by `clock()`; `nil`: when all seeds are played.
   ///   - failureLimit: after so many seeds that broke a promise there is nothing more to learn.
-  public init(from first: UInt64, to last: UInt64, until end: UInt64?, failureLimit: Int) {
+  ///   - isQuiet: says nothing while it plays, and shrinks nothing.
+  public init(
+    from first: UInt64, to last: UInt64, until end: UInt64?, failureLimit: Int, isQuiet: Bool = false
+  ) {
     self.last = last
     self.end = end
+    self.isQuiet = isQuiet
     self.failureLimit = failureLimit
     started = Self.clock()
     state = Mutex(State(next: first, lastWord: started))
@@ -40,11 +51,10 @@ public final class Hunt: Sendable {
     while let seed = takeSeed() {
       let scenario = scenario(seed)
       let outcome = Run.play(scenario)
-      var text: String?
-      if let violation = outcome.violation {
-        text = "seed \(seed): \(violation)\n" + (Shrinking.shrink(scenario).map { "\($0)" } ?? "")
+      if !isQuiet, let violation = outcome.violation {
+        print("seed \(seed): \(violation)\n" + (Shrinking.shrink(scenario).map { "\($0)" } ?? ""))
       }
-      note(seed, outcome, text)
+      note(seed, outcome)
     }
   }
 
@@ -59,16 +69,15 @@ public final class Hunt: Sendable {
     }
   }
 
-  private func note(_ seed: UInt64, _ outcome: Run.Outcome, _ text: String?) {
+  private func note(_ seed: UInt64, _ outcome: Run.Outcome) {
     let now = Self.clock()
     state.withLock { state in
       state.runs += 1
       state.statistics += outcome.statistics
-      if let text {
-        state.failures.append((seed, text))
-        print(text)
+      if let violation = outcome.violation {
+        state.failures.append(Failure(seed: seed, violation: violation))
       }
-      if now - state.lastWord > 60_000_000_000 {
+      if !isQuiet, now - state.lastWord > 60_000_000_000 {
         state.lastWord = now
         print(
           "   \((now - started) / 1_000_000_000) s: \(state.runs) runs, \(state.statistics.failovers) failovers"
@@ -79,7 +88,8 @@ public final class Hunt: Sendable {
     }
   }
 
-  public var failureCount: Int { state.withLock { $0.failures.count } }
+  public var failures: [Failure] { state.withLock { $0.failures } }
+  public var runCount: Int { state.withLock { $0.runs } }
 
   /// What all runs together came to.
   public var report: String {

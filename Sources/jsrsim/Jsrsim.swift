@@ -52,7 +52,9 @@ struct Jsrsim: ParsableCommand {
   func run() throws {
     #if PLANTED_BUGS
       if planted {
-        return try PlantedHunt(seeds: seeds ?? SeedRange(first: 1, last: 1_000), seconds: seconds).run()
+        return try PlantedHunt(
+          seeds: seeds ?? SeedRange(first: 1, last: 1_000), seconds: seconds, jobs: jobs
+        ).run()
       }
       if let plant, !Planting.plant(plant) { throw ValidationError("there is no planted bug \(plant)") }
     #endif
@@ -97,7 +99,7 @@ struct Jsrsim: ParsableCommand {
     }
     for thread in threads { thread.join() }
     print(hunt.report)
-    if hunt.failureCount > 0 { throw ExitCode.failure }
+    if !hunt.failures.isEmpty { throw ExitCode.failure }
   }
 }
 

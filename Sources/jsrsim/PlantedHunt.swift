@@ -9,25 +9,26 @@
     let seeds: SeedRange
     /// How long one bug may be looked for.
     let seconds: Double
+    /// How many seeds are played at the same time.
+    let jobs: Int
 
     func run() throws {
       var survivors: [String] = []
       for name in Planting.names {
-        let end = Hunt.clock() + UInt64(seconds * 1e9)
-        var played = 0
-        var finding: (seed: UInt64, violation: Violation)?
-        for seed in seeds.first...seeds.last where finding == nil && Hunt.clock() < end {
-          played += 1
-          _ = Planting.plant(name)
-          guard let violation = Run.play(Scenario(seed: seed)).violation else { continue }
-          _ = Planting.plant(nil)
-          if Run.play(Scenario(seed: seed)).violation == nil { finding = (seed, violation) }
-        }
-        if let finding {
+        _ = Planting.plant(name)
+        let hunt = Hunt(
+          from: seeds.first, to: seeds.last, until: Hunt.clock() + UInt64(seconds * 1e9), failureLimit: 1,
+          isQuiet: true)
+        let threads = (0..<jobs).map { _ in Worker { hunt.work { Scenario(seed: $0) } } }
+        for thread in threads { thread.join() }
+        _ = Planting.plant(nil)
+        let finding = hunt.failures.min { $0.seed < $1.seed }
+        if let finding, Run.play(Scenario(seed: finding.seed)).violation == nil {
           print(
-            "found     \(name) in \(played) seeds: seed \(finding.seed), \(finding.violation.check.rawValue)")
+            "found     \(name) in \(hunt.runCount) seeds: seed \(finding.seed), \(finding.violation.check.rawValue)"
+          )
         } else {
-          print("SURVIVED  \(name): \(played) seeds")
+          print("SURVIVED  \(name): \(hunt.runCount) seeds")
           survivors.append(name)
         }
       }

@@ -152,6 +152,27 @@ import Testing
     #expect(lone.arbiter.phase == .secondary)
   }
 
+  @Test("Of two primaries the one of the lower term gives way, though not to a claim of long ago")
+  func oldClaimOfAHigherTerm() {
+    var lone = Lone()
+    lone.becomePrimary()
+    let long = Instant(nanoseconds: lone.now.nanoseconds - lone.timing.detection.count * 2)
+    lone.hear(.primary, term: 9, echo: long)
+    #expect(lone.arbiter.phase == .primary)
+    var deaf = lone
+    // It has heard of this one, and claims still.
+    lone.hear(.primary, term: 9, echo: lone.now)
+    #expect(lone.arbiter.phase == .secondary)
+    // It hears nothing, and goes on claiming.
+    for _ in 0..<6 {
+      deaf.now = deaf.now + .milliseconds(50)
+      _ = deaf.arbiter.tick(now: deaf.now)
+      _ = deaf.arbiter.leaseRenewed(true, now: deaf.now)
+      deaf.hear(.primary, term: 9, echo: long)
+    }
+    #expect(deaf.arbiter.phase == .secondary)
+  }
+
   @Test("What was heard of the primary's lease before a long sleep is not trusted: it may have no end by now")
   func oldNewsOfALease() throws {
     for sleep in [Nanoseconds.milliseconds(0), .milliseconds(900)] {

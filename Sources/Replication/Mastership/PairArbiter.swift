@@ -198,6 +198,8 @@ public struct PairArbiter {
   private var takeoverIsCertain = false
   /// What the lease will be when the kernel has confirmed the last renewal.
   private var requestedLease = LeaseState.none
+  /// `sentAt` of the first claim of mastership that did not look fresh, while this RE is primary.
+  private var staleClaimSentAt: Int64?
   /// When the last renewal was asked for, and the last that succeeded.
   private var renewalAskedAt: Instant?
   private var renewedAt: Instant?
@@ -275,6 +277,11 @@ public struct PairArbiter {
   /// A keepalive came in, on the link or on the uplink.
   public mutating func received(_ keepalive: Keepalive, onLink: Bool, now: Instant) -> [Output] {
     guard keepalive.slot != slot else { return [] }
+    if phase == .primary, !leaseIsCertain(now: now) {
+      // Asleep for too long, and not noticed yet. Whoever spoke meanwhile may have succeeded this RE.
+      let outputs = [.revokeLease] + loseLease(now: now)
+      return outputs + received(keepalive, onLink: onLink, now: now)
+    }
     // The two paths are not equally fast: what was said before the last that was heard is no news of the other
     // RE, though of the path, and of what it knew of this one.
     let incarnation = Hello.incarnation(of: keepalive.session)
@@ -305,6 +312,8 @@ public struct PairArbiter {
       && keepalive.echoAnywhere < phaseSince.nanoseconds:
       // Said long ago, and read late: what the other RE was before this one succeeded it.
       break
+
+    case (.primary, .primary) where !isFresh(keepalive, now: now): break
 
     case (.primary, .primary), (.suspended, .primary), (.takingOver, .primary):
       let wins =
@@ -344,6 +353,19 @@ public struct PairArbiter {
     default: break
     }
     return []
+  }
+
+  /// Whether a claim of mastership is one of the present: an RE that slept while it spoke says what was true before.
+  /// It shows that it has heard this RE lately; or it goes on to claim, for one that is deaf.
+  private mutating func isFresh(_ keepalive: Keepalive, now: Instant) -> Bool {
+    let echo = Instant(nanoseconds: keepalive.echoAnywhere)
+    if keepalive.echoAnywhere != .min, now >= echo, now - echo < timing.detection {
+      staleClaimSentAt = nil
+      return true
+    }
+    let first = staleClaimSentAt ?? keepalive.sentAt
+    staleClaimSentAt = first
+    return keepalive.sentAt - first >= timing.detection.count
   }
 
   private mutating func noteLicense(_ keepalive: Keepalive, onLink: Bool) {
@@ -645,6 +667,7 @@ public struct PairArbiter {
     probing = nil
     takeoverDecided = nil
     grantDecided = nil
+    staleClaimSentAt = nil
     endlessIsAnnounced = false
   }
 

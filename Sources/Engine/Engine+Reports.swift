@@ -117,6 +117,7 @@ extension Engine {
         StatisticsReport(layer: layer, name: name, value: Int64(clamping: value), unit: unit))
     }
     let now = node.occupancy
+    let peaks = node.peaks
     let snooped =
       pairs.values.reduce(0) { $0 + $1.queuedByteCount }
       + endingPairs.reduce(0) { $0 + $1.queuedByteCount }
@@ -124,6 +125,8 @@ extension Engine {
     add("engine", "flows", now.flows + steeringRemovals.count, "flows")
     add("engine", "held_packets", now.heldPackets, "packets")
     add("engine", "held_bytes", now.heldBytes, "bytes")
+    add("engine", "held_packets_max", peaks.heldPackets, "packets")
+    add("engine", "held_bytes_max", peaks.heldBytes, "bytes")
     add("engine", "stored_frames", store.count, "packets")
     add("engine", "buffered_bytes", now.bufferedBytes + snooped, "bytes")
     add("engine", "snoop_pairs", pairs.count + endingPairs.count, "pairs")
@@ -140,11 +143,14 @@ extension Engine {
     add("kkcm", "records_stale", counts.staleRecords, "records")
     add("kkcm", "records_unacknowledged", now.unacknowledgedRecords, "records")
     add("kkcm", "bytes_unacknowledged", now.unacknowledgedRecordBytes, "bytes")
+    add("kkcm", "records_unacknowledged_max", peaks.unacknowledgedRecords, "records")
+    add("kkcm", "bytes_unacknowledged_max", peaks.unacknowledgedRecordBytes, "bytes")
     add("kkcm", "acknowledgements_sent", counts.acknowledgementsSent, "records")
     add("kkcm", "acknowledgements_received", counts.acknowledgementsReceived, "records")
     add("iha", "sockets_replicated", counts.socketsReplicated, "sockets")
     add("iha", "sockets_unreplicated", counts.socketsUnreplicated, "sockets")
     add("iha", "sockets_merged", counts.socketsMerged, "sockets")
+    add("sdrl", "replication_buffer_bytes", now.replicationBufferBytes, "bytes")
     add("sdrl", "packets", counts.outboundPackets, "packets")
     add("sdrl", "records", counts.sdrlRecordsSent, "records")
     add("sdrl", "bytes", counts.sdrlBytesSent, "bytes")
@@ -160,9 +166,18 @@ extension Engine {
     add("psrm", "records", counts.psrmRecordsSent, "records")
     add("engine", "passed_at_once", counts.passedAtOnce, "packets")
     add("engine", "held", counts.held, "packets")
-    add("engine", "released_acknowledged", counts.releasedAfterAcknowledgement, "packets")
-    add("engine", "released_unreplicated", counts.releasedAfterUnreplication, "packets")
-    add("engine", "discarded_handover", counts.discardedAfterHandover, "packets")
+    let (sdrl, prl) = (counts.sdrlReinjection, counts.prlReinjection)
+    add("engine", "released_acknowledged", sdrl.acknowledged + prl.acknowledged, "packets")
+    add("engine", "released_unreplicated", sdrl.afterUnreplication + prl.afterUnreplication, "packets")
+    add("engine", "discarded_handover", sdrl.discarded + prl.discarded, "packets")
+    for (layer, reinjection) in [("sdrl", sdrl), ("prl", prl)] {
+      add(layer, "reinjected_acknowledged", reinjection.acknowledged, "packets")
+      add(layer, "reinjected_rejected", reinjection.rejected, "packets")
+      add(layer, "reinjected_timeout", reinjection.timedOut, "packets")
+      add(layer, "reinjected_unreplicated", reinjection.unreplicated, "packets")
+      add(layer, "reinjected_replayed", reinjection.replayed, "packets")
+      add(layer, "discarded", reinjection.discarded, "packets")
+    }
     add("engine", "dropped_limit", counts.droppedForLimit, "packets")
     add("engine", "dropped_secondary", counts.droppedAsSecondary, "packets")
     add("engine", "stray_packets", counts.strayPackets, "packets")

@@ -88,6 +88,7 @@ extension ReplicationNode {
       guard arbiter.phase != .primary else { throw .unexpected(header.kind) }
       receivedPosition += 1
     }
+    if logsRecords { traceReceived(header, record) }
     if header.kind == .sdrlSegment || header.kind == .prlSegment {
       let segment = try SegmentRecord(header, record, at: offset)
       guard let place = try place(of: header.handle) else { return }
@@ -165,8 +166,12 @@ extension ReplicationNode {
       let reason = try Self.reason(&reader)
       guard let place = try place(of: header.handle) else { return }
       switch entries[place]!.phase {
-      case .starting: refuse(place, reason)
-      case .replicating: finishReplication(place, because: reason)
+      case .starting:
+        entries[place]!.wasRejected = header.kind == .ihaReject
+        refuse(place, reason)
+      case .replicating:
+        entries[place]!.wasRejected = header.kind == .ihaReject
+        finishReplication(place, because: reason)
       case .ending(let first): finishReplication(place, because: first)
       default: break
       }
@@ -230,7 +235,6 @@ extension ReplicationNode {
     peerSession = hello.session
     statistics.linkSessions += 1
     say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
-    for layer in ["PRL", "PSRM"] { say(.info, "\(layer) global state initialized") }
     arbiter.linkCameUp(primaryRestarted: primaryRestarted, now: now)
     if primaryRestarted { obey(arbiter.peerRestarted(now: now), now: now) }
     // Speak first: the arbiters decide on what they hear of each other.
@@ -252,7 +256,7 @@ extension ReplicationNode {
   /// Primary: packets with new bytes, which had to wait, are judged now.
   private mutating func resume(_ place: Int) {
     entries[place]!.pausedSince = planted(.pauseNeverEnds) ? Instant(nanoseconds: .max) : nil
-    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
+    endWaiting(place, .replayed)
   }
 
   /// Secondary: the application's buffer is filling up, or has room again.
@@ -274,7 +278,7 @@ extension ReplicationNode {
     }
     say(.info, "IHA handshake for socket \(handle) done")
     actions.append(.replicated(handle))
-    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
+    endWaiting(place, .replayed)
   }
 
   // MARK: Secondary: following the primary
@@ -325,6 +329,7 @@ extension ReplicationNode {
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
       entries[place]!.block = block
+      entries[place]!.positions.psrm = receivedPosition
       let queue = entries[place]!.snoop!.unacknowledged.bytes
       var unacknowledged = UnacknowledgedBytes(start: sendStart)
       queue.withUnsafeBytes { unacknowledged.append($0) }
@@ -343,6 +348,9 @@ extension ReplicationNode {
     case .ihaCommit:
       try reader.finish()
       guard entries[place]!.phase == .receiving, entries[place]!.block != nil else { return }
+      // As on the primary: all that the handshake has said of the two streams is behind this.
+      entries[place]!.positions.sdrl = receivedPosition
+      entries[place]!.positions.prl = receivedPosition
       actions.append(.steer(entries[place]!.handle, entries[place]!.flow!))
 
     case .psrmUpdate:

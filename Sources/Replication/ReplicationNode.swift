@@ -61,6 +61,9 @@ public struct ReplicationNode {
   public internal(set) var timeouts: LayerTimeouts
   public internal(set) var arbiter: PairArbiter
   public internal(set) var statistics = Statistics()
+  public internal(set) var peaks = Peaks()
+  /// Every record is worth a log line, at the level `debug`.
+  public var logsRecords = false
   /// What the engine must do, in order. The engine takes them and leaves the array empty.
   public var actions: [Action] = []
 
@@ -71,6 +74,7 @@ public struct ReplicationNode {
   var holds = HoldQueue()
   /// Bytes of the frames that wait for a handshake or a merge, of all sockets.
   var waitingBytes = 0
+  var waitingCount = 0
   var dirty: [Int] = []
   /// Where sockets stand that wait for a slow application of the secondary, or did so lately.
   var paused: Set<Int> = []
@@ -102,6 +106,7 @@ public struct ReplicationNode {
     handles = HandleTable(slot: configuration.slot, limit: configuration.socketLimit)
     arbiter = PairArbiter(
       slot: configuration.slot, priority: configuration.priority, timing: configuration.timing, now: now)
+    for layer in [Layer.prl, .psrm] { say(.info, "\(layer) global state initialized") }
   }
 
   // MARK: Time
@@ -151,15 +156,14 @@ public struct ReplicationNode {
     var result = Occupancy()
     result.sockets = handles.count
     result.flows = flows.count + forwards.count
-    result.heldPackets = holds.count
-    result.heldBytes = holds.byteCount
+    result.heldPackets = holds.count + waitingCount
+    result.heldBytes = holds.byteCount + waitingBytes
     result.unacknowledgedRecords = log.unacknowledgedCount
     result.unacknowledgedRecordBytes = log.unacknowledgedBytes
     for case .some(let entry) in entries {
-      result.heldPackets += entry.waiting.count
-      result.heldBytes += entry.waitingBytes
       if let snoop = entry.snoop {
         result.bufferedBytes += snoop.reassembly.byteCount + snoop.unacknowledged.count
+        result.replicationBufferBytes += snoop.unacknowledged.count
       }
     }
     return result
@@ -212,7 +216,18 @@ public struct ReplicationNode {
   @discardableResult
   mutating func append(_ record: [UInt8], layer: Layer, place: Int, now: Instant) -> LogPosition {
     actions.append(.send(record))
-    return log.append(byteCount: record.count, layer: layer, socket: entries[place]!.handle, now: now)
+    let position = log.append(
+      byteCount: record.count, layer: layer, socket: entries[place]!.handle, now: now)
+    noteAppended(record, at: position, place)
+    return position
+  }
+
+  /// Holds the most there has been against what there is now.
+  mutating func notePeaks() {
+    peaks.heldPackets = max(peaks.heldPackets, holds.count + waitingCount)
+    peaks.heldBytes = max(peaks.heldBytes, holds.byteCount + waitingBytes)
+    peaks.unacknowledgedRecords = max(peaks.unacknowledgedRecords, log.unacknowledgedCount)
+    peaks.unacknowledgedRecordBytes = max(peaks.unacknowledgedRecordBytes, log.unacknowledgedBytes)
   }
 
   /// Sends the control blocks that changed in ways no segment record told. To be called when a batch of

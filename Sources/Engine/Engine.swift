@@ -122,6 +122,7 @@ public final class Engine: @unchecked Sendable {
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
         recordLimit: configuration.limits.record, incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
+    node.logsRecords = configuration.log.level <= .debug
     endFormerConnections(formerFlows)
   }
 

@@ -264,11 +264,6 @@ extension Configuration.Log {
     guard var section else { return }
     if let value = section.take("level") { level = try value.choice(Logger.Level.self) }
     if let value = section.take("destination") {
-      let name = try value.string("stderr") { _ in true }
-      guard name != "syslog" else {
-        throw value.wrong(
-          "syslog is not supported by this version, use stderr; systemd puts it in the journal")
-      }
       destination = try value.choice(Configuration.LogDestination.self)
     }
     try section.finish(known: ["level", "destination"])

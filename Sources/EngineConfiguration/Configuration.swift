@@ -78,6 +78,8 @@ public struct Configuration: Sendable, Hashable {
   /// Where log lines go.
   public enum LogDestination: String, Sendable, Hashable, CaseIterable {
     case stderr
+    /// The syslog daemon of this machine.
+    case syslog
   }
 
   public struct Log: Sendable, Hashable {

@@ -1,9 +1,11 @@
 import ArgumentParser
 import CLinux
+import Descriptors
 import Engine
 import EngineConfiguration
 import Glibc
 import Logging
+import Logs
 import NIOCore
 import NIOPosix
 
@@ -45,22 +47,24 @@ struct Jsrd: AsyncParsableCommand {
 
   func run() async throws {
     let configuration = Self.read(config)
-    LoggingSystem.bootstrap { label in
-      var handler = StreamLogHandler.standardError(label: label)
-      handler.logLevel = configuration.log.level
-      return handler
-    }
+    let sink = Self.sink(configuration.log)
+    LoggingSystem.bootstrap { sink.handler(label: $0) }
     let logger = Logger(label: "jsrd")
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let engine: Engine
     do throws(EngineError) {
       engine = try Engine(configuration, on: group.next(), logger: logger)
     } catch {
+      sink.close(within: Self.lastWordsTime)
       Self.end("\(error)", error.exitStatus)
     }
     do {
-      try await engine.start { _ in Glibc.exit(EX_SOFTWARE) }
+      try await engine.start { _ in
+        sink.close(within: Self.lastWordsTime)
+        Glibc.exit(EX_SOFTWARE)
+      }
     } catch {
+      sink.close(within: Self.lastWordsTime)
       Self.end("\(error)", EX_UNAVAILABLE)
     }
     logger.info("jsrd \(Engine.version) is ready: \(configuration.node), slot \(configuration.slot)")
@@ -71,6 +75,23 @@ struct Jsrd: AsyncParsableCommand {
     logger.info("jsrd ends")
     await engine.stop()
     try await group.shutdownGracefully()
+    sink.close(within: Self.lastWordsTime)
+  }
+
+  /// How long the end waits for whoever reads the log.
+  private static let lastWordsTime = Duration.seconds(1)
+
+  private static func sink(_ log: Configuration.Log) -> LogSink {
+    let destination: LogSink.Destination =
+      switch log.destination {
+      case .stderr: .standardError
+      case .syslog: .syslog
+      }
+    do throws(SystemError) {
+      return try LogSink(name: "jsrd", destination: destination, level: log.level)
+    } catch {
+      end("\(error)", EX_OSERR)
+    }
   }
 
   private static func read(_ file: String) -> Configuration {

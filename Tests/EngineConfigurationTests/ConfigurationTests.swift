@@ -78,7 +78,7 @@ struct ConfigurationTests {
       mode: strict
       timeouts: { prl: 500ms, sdrl: 2s, psrm: 1m }
       limits: { sockets: 100, snoop-buffer: 64KiB, hold-buffer: 1GiB, record: 131072B }
-      log: { level: debug, destination: stderr }
+      log: { level: debug, destination: syslog }
       debug: true
       """)
     #expect(configuration.slot == 1)
@@ -98,6 +98,7 @@ struct ConfigurationTests {
     #expect(configuration.limits.holdBuffer == 1 << 30)
     #expect(configuration.limits.record == 131_072)
     #expect(configuration.log.level == .debug)
+    #expect(configuration.log.destination == .syslog)
     #expect(configuration.debug)
   }
 
@@ -271,9 +272,6 @@ struct ConfigurationTests {
       "arbiter external", behind: "mastership:\n  arbiter: external", line: 10, key: "mastership.arbiter",
       says: "external is not supported by this version, use pair"),
     Mistake(
-      "syslog", behind: "log: { destination: syslog }", key: "log.destination",
-      says: "syslog is not supported by this version"),
-    Mistake(
       "two uplinks", smallest("[ eth0 ]", "[ eth0, eth1 ]"), line: 8, key: "uplinks",
       says: "exactly one uplink, not 2"),
   ]
@@ -368,7 +366,7 @@ struct ConfigurationTests {
       "a level that is none", behind: "log: { level: loud }", key: "log.level", says: "one of trace, debug"),
     Mistake(
       "a destination that is none", behind: "log: { destination: file }", key: "log.destination",
-      says: "must be stderr"),
+      says: "one of stderr, syslog"),
     Mistake("debug: 1", behind: "debug: 1", key: "debug", says: "must be true or false, not 1"),
   ]
 

@@ -40,10 +40,12 @@ extension Configuration {
     timeouts = try Timeouts(root.takeSection("timeouts"))
     limits = try Limits(root.takeSection("limits"))
     log = try Log(root.takeSection("log"))
+    onApplicationFailure =
+      try root.take("on-application-failure")?.choice(ApplicationFailurePolicy.self) ?? .switchover
     debug = try root.take("debug")?.truth() ?? false
     try root.finish(known: [
       "node", "slot", "link", "addresses", "uplinks", "mastership", "control", "mode", "timeouts", "limits",
-      "log", "debug",
+      "log", "on-application-failure", "debug",
     ])
   }
 

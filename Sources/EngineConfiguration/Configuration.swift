@@ -57,6 +57,16 @@ public struct Configuration: Sendable, Hashable {
     case strict
   }
 
+  /// What happens to the sockets that an application leaves behind when it ends without closing them. The
+  /// engine holds a duplicate of each, so that nothing has been said to their peers.
+  public enum ApplicationFailurePolicy: String, Sendable, Hashable, CaseIterable {
+    /// Mastership goes to a secondary that is in step, whose application goes on with the connections; where
+    /// there is none they stay as they are.
+    case switchover
+    /// The connections are closed in order.
+    case close
+  }
+
   /// How long a record of each layer may be unacknowledged before sockets that wait on it are unreplicated.
   public struct Timeouts: Sendable, Hashable {
     public var prl: Duration
@@ -103,6 +113,7 @@ public struct Configuration: Sendable, Hashable {
   public var timeouts: Timeouts
   public var limits: Limits
   public var log: Log
+  public var onApplicationFailure: ApplicationFailurePolicy
   /// Whether fault injection is allowed.
   public var debug: Bool
 }

@@ -55,6 +55,7 @@ struct ConfigurationTests {
     #expect(configuration.limits.record == 1024 * 1024)
     #expect(configuration.log.level == .info)
     #expect(configuration.log.destination == .stderr)
+    #expect(configuration.onApplicationFailure == .switchover)
     #expect(!configuration.debug)
   }
 
@@ -79,6 +80,7 @@ struct ConfigurationTests {
       timeouts: { prl: 500ms, sdrl: 2s, psrm: 1m }
       limits: { sockets: 100, snoop-buffer: 64KiB, hold-buffer: 1GiB, record: 131072B }
       log: { level: debug, destination: syslog }
+      on-application-failure: close
       debug: true
       """)
     #expect(configuration.slot == 1)
@@ -99,6 +101,7 @@ struct ConfigurationTests {
     #expect(configuration.limits.record == 131_072)
     #expect(configuration.log.level == .debug)
     #expect(configuration.log.destination == .syslog)
+    #expect(configuration.onApplicationFailure == .close)
     #expect(configuration.debug)
   }
 
@@ -367,6 +370,9 @@ struct ConfigurationTests {
     Mistake(
       "a destination that is none", behind: "log: { destination: file }", key: "log.destination",
       says: "one of stderr, syslog"),
+    Mistake(
+      "a policy that is none", behind: "on-application-failure: restart", key: "on-application-failure",
+      says: "one of switchover, close, not restart"),
     Mistake("debug: 1", behind: "debug: 1", key: "debug", says: "must be true or false, not 1"),
   ]
 
@@ -385,7 +391,8 @@ struct ConfigurationTests {
   @Test("every key of the documentation can be left out or changed on its own without another being blamed")
   func unrelated() throws {
     for text in [
-      "debug: false", "mode: strict", "control: /x", "log: {}", "limits: {}", "timeouts: {}",
+      "debug: false", "mode: strict", "control: /x", "on-application-failure: close", "log: {}", "limits: {}",
+      "timeouts: {}",
       "mastership: {}",
     ] {
       _ = try Self.read(Self.smallest + text)

@@ -118,7 +118,7 @@ let package = Package(
     .executableTarget(
       name: "jsrctl",
       dependencies: [
-        "Control", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Control", "Replication", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(
       name: "jsrutil",
@@ -169,6 +169,8 @@ let package = Package(
       name: "LogsTests",
       dependencies: ["Descriptors", "Logs", .product(name: "Logging", package: "swift-log")],
       swiftSettings: strict),
+    // Runs the programs as they were built, and links none of them.
+    .testTarget(name: "ProgramTests", swiftSettings: strict),
     .testTarget(name: "SamplesTests", dependencies: ["Samples"], swiftSettings: strict),
     .testTarget(
       name: "LabTests", dependencies: ["CLinux", "Control", "Descriptors", "JSR", "Packet", "Replication"],

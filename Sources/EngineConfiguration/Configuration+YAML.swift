@@ -238,11 +238,10 @@ extension Configuration.Mastership {
 
 extension Configuration.Timeouts {
   fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
-    let range = Duration.milliseconds(10) ... .seconds(60)
     var section = section
-    prl = try section?.take("prl")?.duration(in: range) ?? .seconds(1)
-    sdrl = try section?.take("sdrl")?.duration(in: range) ?? .seconds(1)
-    psrm = try section?.take("psrm")?.duration(in: range) ?? .seconds(1)
+    prl = try section?.take("prl")?.duration(in: Self.range) ?? .seconds(1)
+    sdrl = try section?.take("sdrl")?.duration(in: Self.range) ?? .seconds(1)
+    psrm = try section?.take("psrm")?.duration(in: Self.range) ?? .seconds(1)
     try section?.finish(known: ["prl", "sdrl", "psrm"])
   }
 }

@@ -69,6 +69,9 @@ public struct Configuration: Sendable, Hashable {
 
   /// How long a record of each layer may be unacknowledged before sockets that wait on it are unreplicated.
   public struct Timeouts: Sendable, Hashable {
+    /// What each may be.
+    public static let range = Duration.milliseconds(10) ... .seconds(60)
+
     public var prl: Duration
     public var sdrl: Duration
     public var psrm: Duration

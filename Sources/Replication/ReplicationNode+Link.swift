@@ -5,7 +5,9 @@ extension ReplicationNode {
   /// The link is connected; the other side has not spoken yet.
   public mutating func linkOpened(now: Instant) {
     session &+= 1
-    log = ReplicationLog()
+    log.restart()
+    receivedHold.restart()
+    accepted = []
     receivedPosition = 0
     acknowledgedPosition = 0
     linkState = .greeting(since: now)
@@ -65,11 +67,12 @@ extension ReplicationNode {
 
   /// The actions of a batch of link input are carried out: acknowledges what has arrived and is safe.
   public mutating func linkBatchEnded(now: Instant) {
-    guard receivedPosition > acknowledgedPosition, case .up = linkState else { return }
-    acknowledgedPosition = receivedPosition
+    let position = receivedHold.permitted(receivedPosition)
+    guard position > acknowledgedPosition, case .up = linkState else { return }
+    acknowledgedPosition = position
     statistics.acknowledgementsSent += 1
     var writer = ByteWriter(.kkcmAcknowledge, capacity: 8)
-    writer.integer(receivedPosition)
+    writer.integer(position)
     actions.append(.send(writer.record()))
   }
 
@@ -87,6 +90,7 @@ extension ReplicationNode {
       // send on.
       guard arbiter.phase != .primary else { throw .unexpected(header.kind) }
       receivedPosition += 1
+      receivedHold.note(header.kind.layer, at: receivedPosition)
     }
     if logsRecords { traceReceived(header, record) }
     if header.kind == .sdrlSegment || header.kind == .prlSegment {
@@ -124,8 +128,7 @@ extension ReplicationNode {
       try reader.finish()
       guard log.acknowledge(position) else { throw .invalidField("acknowledged position") }
       statistics.acknowledgementsReceived += 1
-      pump()
-      acknowledgeRefused(now: now)
+      acknowledged(now: now)
     case .kkcmClose:
       actions.append(.closeLink("the other RE says: \(try reader.text(limit: 1024))"))
     case .mastershipRequest:
@@ -151,7 +154,10 @@ extension ReplicationNode {
     case .ihaAccept:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
-      begin(place)
+      guard entries[place]!.outbound != nil else { throw .unexpected(.ihaAccept) }
+      entries[place]!.isAccepted = true
+      accepted.append(place)
+      beginAccepted()
     case .ihaPause, .ihaResume:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .replicating else { return }
@@ -176,6 +182,25 @@ extension ReplicationNode {
       default: break
       }
     }
+  }
+
+  /// Primary: more of the log is safe.
+  mutating func acknowledged(now: Instant) {
+    pump()
+    beginAccepted()
+    acknowledgeRefused(now: now)
+  }
+
+  /// Primary: a handshake is over when the secondary has the socket and has acknowledged all that was said of
+  /// it, which comes in the same breath, unless acknowledgements are held.
+  private mutating func beginAccepted() {
+    guard !accepted.isEmpty else { return }
+    var waiting: [Int] = []
+    for place in accepted where entries[place]?.phase == .starting && entries[place]!.isAccepted {
+      // Until replication begins the stream stands where the handshake has left it.
+      if entries[place]!.outbound.position <= log.acknowledged { begin(place) } else { waiting.append(place) }
+    }
+    accepted = waiting
   }
 
   private static func reason(_ reader: inout ByteReader) throws(RecordError) -> UnreplicateReason {

@@ -96,6 +96,11 @@ public struct ReplicationNode {
   /// Logged records received on this link.
   var receivedPosition: LogPosition = 0
   var acknowledgedPosition: LogPosition = 0
+  /// Fault injection: what of it is not acknowledged all the same.
+  var receivedHold = AcknowledgementHold()
+  /// Primary: where sockets stand, or stood, that the secondary has accepted, while it has yet to acknowledge
+  /// what the handshake said.
+  var accepted: [Int] = []
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 
@@ -148,6 +153,36 @@ public struct ReplicationNode {
       if now - since >= timeouts.prl { endReplication(place, because: .snoopBufferFull, now: now) }
     }
   }
+
+  // MARK: While it runs
+
+  /// Changes how long a record of `layer` may be unacknowledged; for IHA, KKCM and mastership that of PSRM
+  /// counts. Records on their way are held against it too.
+  public mutating func setTimeout(of layer: Layer, _ time: Nanoseconds) {
+    switch layer {
+    case .sdrl: timeouts.sdrl = time
+    case .prl: timeouts.prl = time
+    case .psrm, .iha, .kkcm, .mastership: timeouts.psrm = time
+    }
+  }
+
+  /// Fault injection: while it is on, records of `layer`, and all behind them in the log, count as not
+  /// acknowledged, whether this RE is the one to send or the one to receive acknowledgements. A handshake does
+  /// not end without the acknowledgement of all that it said. That the secondary has let go of a socket
+  /// (`ihaEnded`) is not held.
+  public mutating func holdAcknowledgements(of layer: Layer, _ isOn: Bool, now: Instant) {
+    log.holdAcknowledgements(of: layer, isOn)
+    if isOn {
+      receivedHold.begin(layer, from: nil)
+    } else {
+      receivedHold.end(layer)
+      linkBatchEnded(now: now)
+      acknowledged(now: now)
+    }
+  }
+
+  /// Whether acknowledgements of records of `layer` are held.
+  public func holdsAcknowledgements(of layer: Layer) -> Bool { receivedHold.isHeld(layer) }
 
   // MARK: Views
 

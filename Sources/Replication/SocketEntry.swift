@@ -79,6 +79,8 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
+  /// Primary: the secondary has the socket; the acknowledgement of what the handshake said may be yet to come.
+  var isAccepted = false
   /// Primary: the kernel acknowledges what is not in the log.
   var refused: RefusedAcknowledgment?
   /// Primary: since when the secondary wants nothing new.

@@ -17,8 +17,9 @@ struct Jsrd: AsyncParsableCommand {
     abstract: "Replicates live TCP sockets to the other routing engine.",
     discussion: """
       Runs in the foreground until SIGTERM or SIGINT, which end it in order: mastership is handed over if \
-      the other routing engine stands by. SIGHUP reads the configuration again and says what would need a \
-      restart. Exit status: 0 after a signal, 78 for a wrong configuration, 77 for a missing privilege, \
+      the other routing engine stands by. SIGHUP reads the configuration again: timeouts, log.level, \
+      on-application-failure and debug are taken over at once, and a warning names every other key that has \
+      changed, since it takes effect after a restart. Exit status: 0 after a signal, 78 for a wrong configuration, 77 for a missing privilege, \
       69 for a missing kernel feature or device, 70 if the engine had to give up.
       """,
     version: Engine.version)
@@ -53,7 +54,7 @@ struct Jsrd: AsyncParsableCommand {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let engine: Engine
     do throws(EngineError) {
-      engine = try Engine(configuration, on: group.next(), logger: logger)
+      engine = try Engine(configuration, on: group.next(), logger: logger) { sink.setLevel($0) }
     } catch {
       sink.close(within: Self.lastWordsTime)
       Self.end("\(error)", error.exitStatus)
@@ -70,7 +71,7 @@ struct Jsrd: AsyncParsableCommand {
     logger.info("jsrd \(Engine.version) is ready: \(configuration.node), slot \(configuration.slot)")
     ServiceNotification.send("READY=1")
 
-    await Self.waitForEnd(configuration: configuration, file: config, logger: logger)
+    await Self.waitForEnd(of: engine, file: config, logger: logger)
     ServiceNotification.send("STOPPING=1")
     logger.info("jsrd ends")
     await engine.stop()
@@ -102,24 +103,17 @@ struct Jsrd: AsyncParsableCommand {
     }
   }
 
-  private static func waitForEnd(
-    configuration: Configuration, file: String, logger: Logger
-  ) async {
+  private static func waitForEnd(of engine: Engine, file: String, logger: Logger) async {
     while true {
       let signal = await withCheckedContinuation { continuation in
         // A thread of its own: waiting must not occupy one of the concurrency runtime's.
         SignalWait(awaitedSignals) { continuation.resume(returning: $0) }.start()
       }
       guard signal == SIGHUP else { return }
-      do throws(ConfigurationError) {
-        let new = try Configuration(contentsOf: file)
-        if new == configuration {
-          logger.info("configuration read again: nothing has changed")
-        } else {
-          logger.warning("configuration read again: this version takes changes over only after a restart")
-        }
+      do {
+        try await engine.reconfigure(try Configuration(contentsOf: file))
       } catch {
-        logger.error("configuration not read again: \(error)")
+        logger.error("configuration not read again, all stays as it was: \(error)")
       }
     }
   }

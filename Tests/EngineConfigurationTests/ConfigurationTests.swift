@@ -118,6 +118,51 @@ struct ConfigurationTests {
     }
   }
 
+  /// Every key of the file, with a value that is not the one it has in `smallest`, as one more line or in
+  /// place of what stands there.
+  static let changes: [(key: String, yaml: String, atOnce: Bool)] = [
+    ("timeouts.prl", smallest + "timeouts: { prl: 2s }", true),
+    ("timeouts.sdrl", smallest + "timeouts: { sdrl: 2s }", true),
+    ("timeouts.psrm", smallest + "timeouts: { psrm: 2s }", true),
+    ("log.level", smallest + "log: { level: debug }", true),
+    ("on-application-failure", smallest + "on-application-failure: close", true),
+    ("debug", smallest + "debug: true", true),
+    ("node", smallest("node: re0", "node: re7"), false),
+    ("slot", smallest("slot: 0", "slot: 1"), false),
+    ("link.listen", smallest("10.77.0.1:7000", "10.77.0.1:7001"), false),
+    ("link.connect", smallest("10.77.0.2:7000", "10.77.0.2:7001"), false),
+    ("addresses", smallest("5.5.5.5/24", "5.5.5.6/24"), false),
+    ("uplinks", smallest("eth0", "eth1"), false),
+    ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
+    (
+      "mastership.keepalive.interval", smallest + "mastership: { keepalive: { interval: 200ms } }", false
+    ),
+    ("mastership.keepalive.misses", smallest + "mastership: { keepalive: { misses: 4 } }", false),
+    ("control", smallest + "control: /run/x", false),
+    ("mode", smallest + "mode: strict", false),
+    ("limits.sockets", smallest + "limits: { sockets: 7 }", false),
+    ("limits.snoop-buffer", smallest + "limits: { snoop-buffer: 1MiB }", false),
+    ("limits.hold-buffer", smallest + "limits: { hold-buffer: 1MiB }", false),
+    ("limits.record", smallest + "limits: { record: 2MiB }", false),
+  ]
+
+  @Test("says of every key that has changed whether a running engine takes it over", arguments: changes)
+  func change(key: String, yaml: String, atOnce: Bool) throws {
+    let old = try Self.read(Self.smallest)
+    let changes = old.changes(to: try Self.read(yaml))
+    #expect(changes.atOnce == (atOnce ? [key] : []))
+    #expect(changes.afterRestart == (atOnce ? [] : [key]))
+    #expect(old.changes(to: old).isEmpty)
+  }
+
+  @Test("has no key that could change unnoticed")
+  func unnoticed() throws {
+    let old = try Self.read(Self.smallest)
+    for (key, yaml, _) in Self.changes { #expect(try Self.read(yaml) != old, "\(key)") }
+    // A field that is added to the configuration belongs into `changes` as well.
+    #expect(Mirror(reflecting: old).children.count == 13)
+  }
+
   // MARK: - What is wrong
 
   /// One mistake, and what is said about it.

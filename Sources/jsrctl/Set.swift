@@ -1,0 +1,32 @@
+import ArgumentParser
+import Control
+
+struct Set: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Changes a setting of the running engine.",
+    discussion: """
+      prl.timeout, sdrl.timeout and psrm.timeout can be changed: how long a record of the layer may stay \
+      unacknowledged before its socket is unreplicated, 10ms to 60s. The change lasts until the engine ends or \
+      reads its configuration again (SIGHUP).
+      """)
+
+  @OptionGroup var engine: EngineOptions
+
+  @Argument(
+    help: "The setting.", completion: .list(SettingName.allCases.filter(\.isChangedBySet).map(\.rawValue)))
+  var name: SettingName
+
+  @Argument(help: "Its new value, such as 500ms.")
+  var value: String
+
+  func validate() throws {
+    guard name.isChangedBySet else { throw ValidationError("\(name.rawValue) \(name.wayToChange)") }
+    do throws(SettingValue.Invalid) {
+      _ = try SettingValue.duration(value, in: .zero ... .seconds(Int64.max))
+    } catch {
+      throw ValidationError("\(name.rawValue) \(error)")
+    }
+  }
+
+  func run() throws { try engine.order(.set(name: name.rawValue, value: value)) }
+}

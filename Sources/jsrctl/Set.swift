@@ -12,14 +12,26 @@ struct Set: ParsableCommand {
 
   @OptionGroup var engine: EngineOptions
 
-  @Argument(
-    help: "The setting.", completion: .list(SettingName.allCases.filter(\.isChangedBySet).map(\.rawValue)))
-  var name: SettingName
+  @Argument(help: "The setting.")
+  var name: Name
 
   @Argument(help: "Its new value, such as 500ms.")
   var value: String
 
+  /// Every setting is understood, so that whoever wants to change one that is fixed is told how.
+  struct Name: ExpressibleByArgument {
+    let setting: SettingName
+
+    init?(argument: String) {
+      guard let setting = SettingName(rawValue: argument) else { return nil }
+      self.setting = setting
+    }
+
+    static let allValueStrings = SettingName.allCases.filter(\.isChangedBySet).map(\.rawValue)
+  }
+
   func validate() throws {
+    let name = name.setting
     guard name.isChangedBySet else { throw ValidationError("\(name.rawValue) \(name.wayToChange)") }
     do throws(SettingValue.Invalid) {
       _ = try SettingValue.duration(value, in: .zero ... .seconds(Int64.max))
@@ -28,5 +40,5 @@ struct Set: ParsableCommand {
     }
   }
 
-  func run() throws { try engine.order(.set(name: name.rawValue, value: value)) }
+  func run() throws { try engine.order(.set(name: name.setting.rawValue, value: value)) }
 }

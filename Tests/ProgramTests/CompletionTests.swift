@@ -22,7 +22,7 @@ import Testing
   @Test("proposes no handle, and complains of nothing, where there is no engine")
   func handles() throws {
     let words = ["jsrctl", "--socket", "/nonexistent/jsrd.sock", "unreplicate", ""]
-    let run = try Run("jsrctl", ["---completion", "unreplicate", "--", "positional@0", "4", ""] + words)
+    let run = try Run("jsrctl", ["---completion", "unreplicate", "--", "positional@0", "4", "0"] + words)
     #expect(run.status == 0, "\(run.errors)")
     #expect(run.output.split(whereSeparator: \.isNewline) == [])
     #expect(run.errors.isEmpty)

@@ -71,6 +71,7 @@ extension Engine {
 
   func changeLogLevel(to level: Logger.Level) {
     configuration.log.level = level
+    node.logsRecords = level <= .debug
     setLogLevel(level)
     logger.notice("log level is \(level) now")
   }

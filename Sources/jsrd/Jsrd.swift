@@ -19,16 +19,19 @@ struct Jsrd: AsyncParsableCommand {
       Runs in the foreground until SIGTERM or SIGINT, which end it in order: mastership is handed over if \
       the other routing engine stands by. SIGHUP reads the configuration again: timeouts, log.level, \
       on-application-failure and debug are taken over at once, and a warning names every other key that has \
-      changed, since it takes effect after a restart. Exit status: 0 after a signal, 78 for a wrong configuration, 77 for a missing privilege, \
-      69 for a missing kernel feature or device, 70 if the engine had to give up.
+      changed, since it takes effect after a restart. Exit status: 0 after a signal, 78 for a wrong \
+      configuration, 77 for a missing privilege, 69 for a missing kernel feature or device, 70 if the engine \
+      had to give up.
       """,
     version: Engine.version)
 
   @Option(help: "The configuration file, in YAML.")
   var config: String
 
-  /// Signals are waited for, not handled: they are blocked before there is any other thread.
-  static func main() async {
+  /// Signals are waited for, not handled: they are blocked before there is any other thread. An asynchronous
+  /// `main` would not do: it ends in `dispatch_main`, which has the first thread wait in sigsuspend(2) with no
+  /// signal blocked, and so die of the first that comes.
+  static func main() {
     // A frame of 64 KiB that is held keeps its buffer, and the next one needs a new one. Giving such memory
     // back to the kernel and faulting it in again costs more than handling the frame (mallopt(3)).
     mallopt(M_TRIM_THRESHOLD, 256 << 20)
@@ -36,7 +39,11 @@ struct Jsrd: AsyncParsableCommand {
     var signals = awaitedSignals
     pthread_sigmask(SIG_BLOCK, &signals, nil)
     signal(SIGPIPE, SIG_IGN)
-    await main(nil)
+    Task.detached {
+      await main(nil)
+      Glibc.exit(EXIT_SUCCESS)
+    }
+    while true { pause() }
   }
 
   private static var awaitedSignals: sigset_t {

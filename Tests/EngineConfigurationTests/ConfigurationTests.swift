@@ -143,6 +143,7 @@ struct ConfigurationTests {
     ("limits.sockets", smallest + "limits: { sockets: 7 }", false),
     ("limits.snoop-buffer", smallest + "limits: { snoop-buffer: 1MiB }", false),
     ("limits.hold-buffer", smallest + "limits: { hold-buffer: 1MiB }", false),
+    ("log.destination", smallest + "log: { destination: syslog }", false),
     ("limits.record", smallest + "limits: { record: 2MiB }", false),
   ]
 

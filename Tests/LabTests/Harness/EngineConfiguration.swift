@@ -1,6 +1,9 @@
 /// The configuration of one engine of the lab: what jsrd's defaults are not for the lab, and what a case
 /// wants to be otherwise.
 struct EngineConfiguration: Sendable {
+  /// Fault injection is allowed.
+  var debug = false
+
   enum Mode: String, Sendable, CaseIterable { case overlap, strict }
 
   var mode = Mode.overlap
@@ -17,6 +20,7 @@ struct EngineConfiguration: Sendable {
         insecure: true
       addresses: [ 5.5.5.5/24 ]
       uplinks: [ eth0 ]
+      debug: \(debug)
       mastership:
         arbiter: pair
         priority: \(isFirst ? 100 : 90)

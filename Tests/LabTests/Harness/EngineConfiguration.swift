@@ -7,6 +7,7 @@ struct EngineConfiguration: Sendable {
   enum Mode: String, Sendable, CaseIterable { case overlap, strict }
 
   var mode = Mode.overlap
+  var logLevel = "info"
 
   /// The file for one engine; re0 has the higher priority and starts as primary.
   func text(for node: Node) -> String {
@@ -27,7 +28,7 @@ struct EngineConfiguration: Sendable {
         keepalive: { interval: 100ms, misses: 3 }
       control: /run/jsr/jsrd.sock
       mode: \(mode.rawValue)
-      log: { level: info, destination: stderr }
+      log: { level: \(logLevel), destination: stderr }
 
       """
   }

@@ -165,6 +165,11 @@ final class RoutingEngine: Sendable {
   func connections() async throws -> [ConnectionReport] { try await show("connections") }
   func statistics() async throws -> [StatisticsReport] { try await show("statistics") }
 
+  /// All of `show statistics`, which is of one moment, under names such as `sdrl.records`.
+  func figures() async throws -> [String: Int] {
+    Dictionary(uniqueKeysWithValues: try await statistics().map { ("\($0.layer).\($0.name)", $0.value) })
+  }
+
   /// What the kernel of this engine says of the echo server's connections.
   func kernelSockets() async throws -> [KernelSocket] { try await KernelSocket.all(on: node, in: lab) }
 

@@ -1,9 +1,67 @@
+import Glibc
 import Testing
 
 extension LabSuite {
-  /// TESTPLAN 4.4: what is held, and what is on its way, is bounded by what is not acknowledged yet.
+  /// TESTPLAN 4.3 and 4.4: what is held goes on, whatever happens, and is bounded by what is not acknowledged
+  /// yet.
   @Suite("packets that are held")
   struct HeldPackets {
+    @Test(
+      "4.3 reinjection after an acknowledgement, a rejection and a timeout", .timeLimit(.minutes(1)),
+      arguments: EngineConfiguration.Mode.allCases)
+    func reinjection(_ mode: EngineConfiguration.Mode) async throws {
+      try await Lab.run("4.3-\(mode)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.mode = mode
+        configuration.debug = true
+        let pair = try await EnginePair(in: lab, configuration: configuration)
+        // What is held by overlap is what goes out; by strict also what comes in, which is held first.
+        let watch = LayerWatch(layer: mode == .strict ? "PRL" : "SDRL")
+        func waitForMore(_ path: String, than before: Int) async throws {
+          try await eventually(within: .seconds(10), "\(watch.layer) counts more than \(before) \(path)") {
+            try await watch.figure("reinjected_\(path)", of: pair.re0) > before
+          }
+        }
+        /// Lets no record of the layer be acknowledged, and returns when packets wait for it.
+        func hold() async throws {
+          try await watch.holdAcknowledgements(true, on: pair.re1)
+          try await eventually(within: .seconds(5), "something waits") {
+            try await pair.re0.levels()["held_packets"] ?? 0 > 0
+          }
+        }
+        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+
+        let before = try await watch.figure("reinjected_acknowledged", of: pair.re0)
+        try await traffic.waitUntilFlowing()
+        try await waitForMore("acknowledged", than: before)
+        #expect(try await watch.figure("reinjected_rejected", of: pair.re0) == 0)
+        #expect(try await watch.figure("reinjected_timeout", of: pair.re0) == 0)
+
+        for layer in ["PRL", "SDRL", "PSRM"] {
+          try await LayerWatch(layer: layer).setTimeout("60s", on: pair.re0)
+        }
+        try await hold()
+        try pair.re1.server.send(SIGKILL)
+        try await waitForMore("rejected", than: 0)
+        try await traffic.waitUntilFlowing()
+        #expect(try await watch.figure("reinjected_timeout", of: pair.re0) == 0)
+
+        try await watch.holdAcknowledgements(false, on: pair.re1)
+        try pair.re1.startServer()
+        try await pair.waitUntilReplicated(5, primary: pair.re0)
+        let rejected = try await watch.figure("reinjected_rejected", of: pair.re0)
+        try await hold()
+        try await watch.setTimeout("500ms", on: pair.re0)
+        try await waitForMore("timeout", than: 0)
+        try await traffic.waitUntilFlowing()
+        #expect(try await watch.figure("reinjected_rejected", of: pair.re0) == rejected)
+
+        try await watch.holdAcknowledgements(false, on: pair.re1)
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe1 == 0)
+      }
+    }
+
     /// `limits.hold-buffer`, which the lab leaves as it is by default.
     private static let holdLimit = 64 << 20
     /// Bytes of a held frame that are no payload: virtio-net header, Ethernet, the longest IP and TCP headers.

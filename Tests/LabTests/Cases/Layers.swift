@@ -123,6 +123,50 @@ extension LabSuite {
     @Test("5.2.3 PSRM per socket end", .timeLimit(.minutes(1)), arguments: End.allCases)
     func psrmSocketEnd(_ end: End) async throws { try await socketEnd(Self.psrm, end) }
 
+    // MARK: .5 timeout
+
+    /// With one connection: packets of others would wait for its record too, but for as long as the layers of
+    /// their own records may take.
+    private func timeout(_ watch: LayerWatch) async throws {
+      try await Lab.run("5-timeout-\(watch.layer)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.debug = true
+        let pair = try await EnginePair(in: lab, configuration: configuration)
+        let traffic = try await WatchedTraffic(pair, connections: 1, ["-m", "0", "-w", "5", "--quiet"])
+        let handles = (try await pair.re0.sockets().map(\.handle), try await pair.re1.sockets().map(\.handle))
+        try await traffic.waitUntilFlowing()
+        // The timeout is one second at the start. No other layer may be the first.
+        for layer in ["PRL", "SDRL", "PSRM"] {
+          try await LayerWatch(layer: layer).setTimeout(layer == watch.layer ? "2500ms" : "60s", on: pair.re0)
+        }
+        try await watch.holdAcknowledgements(true, on: pair.re1)
+        try await eventually(within: .seconds(2), "something waits") {
+          try await pair.re0.levels()["held_packets"] ?? 0 > 0
+        }
+        try await Task.sleep(for: .milliseconds(1500))
+        #expect(try await pair.re0.sockets().map(\.state) == ["replicating"], "given up too early")
+        for (engine, own) in [(pair.re0, handles.0), (pair.re1, handles.1)] {
+          for handle in own {
+            try await engine.engine.waitForLine(
+              containing: "socket \(handle) unreplicated: \(watch.layer) timeout", within: .seconds(5))
+          }
+        }
+        // Nothing is acknowledged still, and the traffic goes on.
+        try await traffic.waitUntilFlowing()
+        #expect(try await pair.re0.figures()["sdrl.reinjected_timeout"] ?? 0 > 0)
+        try await watch.holdAcknowledgements(false, on: pair.re1)
+        let summary = try await traffic.stop(living: [pair.re0, pair.re1])
+        #expect(summary.echoedByRe1 == 0)
+        #expect(summary.longestGapMs > 2000)
+      }
+    }
+
+    @Test("5.1.5 PRL timeout", .timeLimit(.minutes(1)))
+    func prlTimeout() async throws { try await timeout(Self.prl) }
+
+    @Test("5.2.5 PSRM timeout", .timeLimit(.minutes(1)))
+    func psrmTimeout() async throws { try await timeout(Self.psrm) }
+
     // MARK: .6 quiet logs
 
     /// 100,000 messages, small and many on their way at once, so that they take seconds.

@@ -36,6 +36,16 @@ struct LayerWatch: Sendable {
     }
   }
 
+  /// Fault injection: records of the layer are not acknowledged, or are again.
+  func holdAcknowledgements(_ isOn: Bool, on engine: RoutingEngine) async throws {
+    try await engine.order(["debug", "hold-acks", layer.lowercased(), isOn ? "on" : "off"])
+  }
+
+  /// Changes the layer's timeout while the engine runs.
+  func setTimeout(_ time: String, on engine: RoutingEngine) async throws {
+    try await engine.order(["set", "\(layer.lowercased()).timeout", time])
+  }
+
   /// Lines about single records, which there are at the level debug. Pieces of queues, which a handshake copies,
   /// are no records in the sense of `show statistics`.
   func recordLines(of engine: RoutingEngine, _ verb: String) throws -> [String] {

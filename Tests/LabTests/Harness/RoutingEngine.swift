@@ -207,6 +207,10 @@ final class RoutingEngine: Sendable {
     }
   }
 
+  /// Has jsrctl do something.
+  /// - Throws: ``LabFailure`` if it is refused.
+  func order(_ words: [String]) async throws { _ = try await control(words) }
+
   /// `jsrctl request master acquire | release | switch`
   func requestMaster(_ what: String) async throws {
     _ = try await control(["request", "master", what])

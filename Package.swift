@@ -81,6 +81,15 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    // Where log lines go: a thread that writes them, so that nobody who logs waits.
+    .target(
+      name: "Logs",
+      dependencies: [
+        "CLinux", "Descriptors", .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
+
     // Joins the protocol to the machine on one SwiftNIO event loop.
     .target(
       name: "Engine",
@@ -100,7 +109,7 @@ let package = Package(
     .executableTarget(
       name: "jsrd",
       dependencies: [
-        "CLinux", "Engine", "EngineConfiguration",
+        "CLinux", "Descriptors", "Engine", "EngineConfiguration", "Logs",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
@@ -109,7 +118,7 @@ let package = Package(
     .executableTarget(
       name: "jsrctl",
       dependencies: [
-        "Control", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Control", "Replication", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(
       name: "jsrutil",
@@ -156,6 +165,12 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ], swiftSettings: strict),
+    .testTarget(
+      name: "LogsTests",
+      dependencies: ["Descriptors", "Logs", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: strict),
+    // Runs the programs as they were built, and links none of them.
+    .testTarget(name: "ProgramTests", swiftSettings: strict),
     .testTarget(name: "SamplesTests", dependencies: ["Samples"], swiftSettings: strict),
     .testTarget(
       name: "LabTests", dependencies: ["CLinux", "Control", "Descriptors", "JSR", "Packet", "Replication"],

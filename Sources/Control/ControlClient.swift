@@ -29,8 +29,12 @@ public final class ControlClient {
 
   /// Connects to the engine that listens at `path` and says hello.
   ///
-  /// - Parameter application: a name of at most `ControlProtocol.applicationNameLimit` bytes.
-  public init(connectingTo path: String, application: String) throws(Failure) {
+  /// - Parameters:
+  ///   - application: a name of at most `ControlProtocol.applicationNameLimit` bytes.
+  ///   - role: what will be asked for.
+  public init(
+    connectingTo path: String, application: String, role: ControlRequest.ClientRole = .application
+  ) throws(Failure) {
     self.path = path
     do throws(SystemError) {
       socket = try ControlSocket(connectingTo: path)
@@ -40,7 +44,7 @@ public final class ControlClient {
     welcome = ControlReply.Welcome(node: "", slot: 0, engineVersion: "")
     setReceiveTimeout(seconds: Self.answerSeconds)
     let hello = ControlRequest.Body.hello(
-      application: application, protocolVersion: ControlProtocol.version)
+      application: application, protocolVersion: ControlProtocol.version, role: role)
     guard case .welcome(let welcome) = try request(hello) else {
       throw .refused(ControlError(.malformed, "the engine did not answer hello"))
     }

@@ -15,6 +15,8 @@ public struct ControlReply: Sendable, Hashable {
     case sockets([SocketReport])
     case connections([ConnectionReport])
     case statistics([StatisticsReport])
+    case memory([MemoryReport])
+    case setting(SettingReport)
   }
 
   /// Who answers `hello`.
@@ -54,7 +56,7 @@ public struct ControlReply: Sendable, Hashable {
 extension ControlReply: Codable {
   private enum CodingKeys: String, CodingKey { case version, id, more, result, error }
   private enum ResultKeys: String, CodingKey {
-    case welcome, handle, status, socket, sockets, connections, statistics
+    case welcome, handle, status, socket, sockets, connections, statistics, memory, setting
   }
 
   public init(from decoder: any Decoder) throws {
@@ -79,6 +81,8 @@ extension ControlReply: Codable {
       case .sockets: .success(.sockets(try value([SocketReport].self, .sockets)))
       case .connections: .success(.connections(try value([ConnectionReport].self, .connections)))
       case .statistics: .success(.statistics(try value([StatisticsReport].self, .statistics)))
+      case .memory: .success(.memory(try value([MemoryReport].self, .memory)))
+      case .setting: .success(.setting(try value(SettingReport.self, .setting)))
       }
   }
 
@@ -101,6 +105,8 @@ extension ControlReply: Codable {
       case .sockets(let value): try result.encode(value, forKey: .sockets)
       case .connections(let value): try result.encode(value, forKey: .connections)
       case .statistics(let value): try result.encode(value, forKey: .statistics)
+      case .memory(let value): try result.encode(value, forKey: .memory)
+      case .setting(let value): try result.encode(value, forKey: .setting)
       }
     }
   }

@@ -7,7 +7,7 @@ public struct ControlRequest: Sendable, Hashable {
   /// What is asked for.
   public enum Body: Sendable, Hashable {
     /// The first request of every client. Answer: `welcome`.
-    case hello(application: String, protocolVersion: Int)
+    case hello(application: String, protocolVersion: Int, role: ClientRole = .application)
     /// A new handle. Answer: `handle`.
     case allocate
     /// Gives back a handle that has no socket. Answer: `done`.
@@ -27,10 +27,38 @@ public struct ControlRequest: Sendable, Hashable {
     case status(Handle)
     /// Events from now on. Answer: `done`.
     case subscribe(SubscriptionScope)
-    /// A report. Answer: `status`, `sockets`, `connections` or `statistics`.
+    /// A report. Answer: `status`, `sockets`, `connections`, `statistics` or `memory`.
     case show(Report)
     /// Moves mastership. Answer: `done`.
     case master(MastershipAction)
+    /// Changes a setting (`SettingName`) until the engine ends or reads its configuration again. For operators.
+    /// Answer: `setting`, as it is now.
+    case set(name: String, value: String)
+    /// A setting (`SettingName`). Answer: `setting`.
+    case get(name: String)
+    /// How much is logged from now on. For operators. Answer: `done`.
+    case logLevel(LogLevel)
+    /// Fault injection: records of a layer count as not acknowledged. For operators, and only if the engine's
+    /// configuration allows debugging. Answer: `done`.
+    case holdAcknowledgements(of: DataLayer, isOn: Bool)
+  }
+
+  /// What a client may ask for.
+  public enum ClientRole: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Has handles of its own, and speaks for no others.
+    case application
+    /// Has none, may end the replication of any socket, and changes settings.
+    case `operator`
+  }
+
+  /// The levels of the engine's log, from the most said to the least (swift-log).
+  public enum LogLevel: String, Sendable, Hashable, Codable, CaseIterable {
+    case trace, debug, info, notice, warning, error, critical
+  }
+
+  /// The layers that replicate what belongs to one socket.
+  public enum DataLayer: String, Sendable, Hashable, Codable, CaseIterable {
+    case prl, sdrl, psrm
   }
 
   /// Whose events a client wants.
@@ -43,7 +71,7 @@ public struct ControlRequest: Sendable, Hashable {
 
   /// The reports that can be asked for.
   public enum Report: String, Sendable, Hashable, Codable, CaseIterable {
-    case status, sockets, connections, statistics
+    case status, sockets, connections, statistics, memory
   }
 
   /// What can be done to mastership, seen from the routing engine that is asked.
@@ -116,12 +144,16 @@ extension ControlRequest {
 
 extension ControlRequest: Codable {
   private enum CodingKeys: String, CodingKey {
-    case version, id, request, application, handle, primary, secondary, scope, report, action
+    case version, id, request, application, handle, primary, secondary, scope, report, action, role, name,
+      value, level, layer, on
     case protocolVersion = "protocol_version"
   }
 
   private enum Name: String {
-    case hello, allocate, free, attach, replicate, unreplicate, merge, close, status, subscribe, show, master
+    case hello, allocate, free, attach, replicate, unreplicate, merge, close, status, subscribe, show, master,
+      set, get
+    case logLevel = "log_level"
+    case holdAcknowledgements = "hold_acknowledgements"
   }
 
   public init(from decoder: any Decoder) throws {
@@ -147,7 +179,8 @@ extension ControlRequest: Codable {
     case .hello:
       body = .hello(
         application: try container.decode(String.self, forKey: .application),
-        protocolVersion: try container.decode(Int.self, forKey: .protocolVersion))
+        protocolVersion: try container.decode(Int.self, forKey: .protocolVersion),
+        role: container.contains(.role) ? try choice(ClientRole.self, .role) : .application)
     case .allocate: body = .allocate
     case .free: body = .free(try handle())
     case .attach: body = .attach(primary: try handle(.primary))
@@ -159,6 +192,15 @@ extension ControlRequest: Codable {
     case .subscribe: body = .subscribe(try choice(SubscriptionScope.self, .scope))
     case .show: body = .show(try choice(Report.self, .report))
     case .master: body = .master(try choice(MastershipAction.self, .action))
+    case .set:
+      body = .set(
+        name: try container.decode(String.self, forKey: .name),
+        value: try container.decode(String.self, forKey: .value))
+    case .get: body = .get(name: try container.decode(String.self, forKey: .name))
+    case .logLevel: body = .logLevel(try choice(LogLevel.self, .level))
+    case .holdAcknowledgements:
+      body = .holdAcknowledgements(
+        of: try choice(DataLayer.self, .layer), isOn: try container.decode(Bool.self, forKey: .on))
     }
   }
 
@@ -168,8 +210,10 @@ extension ControlRequest: Codable {
     try container.encode(id, forKey: .id)
     func name(_ name: Name) throws { try container.encode(name.rawValue, forKey: .request) }
     switch body {
-    case .hello(let application, let protocolVersion):
+    case .hello(let application, let protocolVersion, let role):
       try name(.hello)
+      // An engine that knows of no roles has only applications.
+      if role != .application { try container.encode(role, forKey: .role) }
       try container.encode(application, forKey: .application)
       try container.encode(protocolVersion, forKey: .protocolVersion)
     case .allocate: try name(.allocate)
@@ -204,6 +248,20 @@ extension ControlRequest: Codable {
     case .master(let action):
       try name(.master)
       try container.encode(action, forKey: .action)
+    case .set(let setting, let value):
+      try name(.set)
+      try container.encode(setting, forKey: .name)
+      try container.encode(value, forKey: .value)
+    case .get(let setting):
+      try name(.get)
+      try container.encode(setting, forKey: .name)
+    case .logLevel(let level):
+      try name(.logLevel)
+      try container.encode(level, forKey: .level)
+    case .holdAcknowledgements(let layer, let isOn):
+      try name(.holdAcknowledgements)
+      try container.encode(layer, forKey: .layer)
+      try container.encode(isOn, forKey: .on)
     }
   }
 }

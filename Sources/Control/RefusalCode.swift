@@ -31,6 +31,10 @@ public enum RefusalCode: String, Sendable, Hashable, Codable {
   case timeout
   /// The client may not do this.
   case notPermitted = "not_permitted"
+  /// There is no setting of that name.
+  case unknownSetting = "unknown_setting"
+  /// The setting cannot have that value.
+  case invalidValue = "invalid_value"
   /// A system call failed.
   case system
   /// The engine is ending.

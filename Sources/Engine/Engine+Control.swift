@@ -2,6 +2,7 @@ import Control
 import Descriptors
 import EngineConfiguration
 import Glibc
+import Logging
 import Replication
 
 // What clients of the control socket ask for.
@@ -43,9 +44,11 @@ extension Engine: ControlDelegate {
     case .unreplicate(let handle):
       guard let reply = checkOwner(of: handle, client, reply) else { return }
       do throws(SocketError) {
-        try node.unreplicate(handle, now: Self.now())
+        let reason: UnreplicateReason = isOperator(client) ? .requestedByOperator : .requested
+        try node.unreplicate(handle, because: reason, now: Self.now())
         // A pair that no handshake has filled is gone at once, and its handle with it.
         if isStale(handle) {
+          if isOperator(client) { publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle]) }
           owners[handle] = nil
           forgetPair(handle)
         }
@@ -65,6 +68,12 @@ extension Engine: ControlDelegate {
       } catch { reply.refuse(SocketError.handle(error)) }
     case .show(let what): show(what, reply: reply)
     case .master(let action): move(action, reply: reply)
+    case .set(let name, let value): set(name, to: value, reply: reply)
+    case .get(let name): get(name, reply: reply)
+    case .logLevel(let level):
+      changeLogLevel(to: Logger.Level(level))
+      reply.send(.done)
+    case .holdAcknowledgements(let layer, let isOn): holdAcknowledgements(of: layer, isOn, reply: reply)
     }
     settle()
   }
@@ -84,7 +93,9 @@ extension Engine: ControlDelegate {
     } catch { reply.refuse(error) }
   }
 
-  /// Gives the port back if `client` may speak for `handle`; refuses otherwise.
+  private func isOperator(_ client: ClientID) -> Bool { control.description(of: client)?.role == .operator }
+
+  /// Gives the port back if `client` may speak for `handle`, as its owner or as an operator; refuses otherwise.
   private func checkOwner(of handle: Handle, _ client: ClientID, _ reply: ReplyPort) -> ReplyPort? {
     do throws(HandleError) {
       _ = try node.socket(handle)
@@ -92,7 +103,7 @@ extension Engine: ControlDelegate {
       reply.refuse(SocketError.handle(error))
       return nil
     }
-    guard owners[handle] == client else {
+    guard owners[handle] == client || isOperator(client) else {
       reply.refuse(.foreignHandle, "handle \(handle) belongs to another application")
       return nil
     }

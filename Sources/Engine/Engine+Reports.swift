@@ -14,6 +14,7 @@ extension Engine {
     case .sockets: reply.send(.sockets(node.sockets.map(report)))
     case .connections: reply.send(.connections(node.sockets.compactMap(connection)))
     case .statistics: reply.send(.statistics(statistics()))
+    case .memory: reply.send(.memory(memory()))
     }
   }
 
@@ -117,13 +118,14 @@ extension Engine {
         StatisticsReport(layer: layer, name: name, value: Int64(clamping: value), unit: unit))
     }
     let now = node.occupancy
-    let snooped =
-      pairs.values.reduce(0) { $0 + $1.queuedByteCount }
-      + endingPairs.reduce(0) { $0 + $1.queuedByteCount }
+    let peaks = node.peaks
+    let snooped = snoopedByteCount
     add("engine", "sockets", now.sockets, "sockets")
     add("engine", "flows", now.flows + steeringRemovals.count, "flows")
     add("engine", "held_packets", now.heldPackets, "packets")
     add("engine", "held_bytes", now.heldBytes, "bytes")
+    add("engine", "held_packets_max", peaks.heldPackets, "packets")
+    add("engine", "held_bytes_max", peaks.heldBytes, "bytes")
     add("engine", "stored_frames", store.count, "packets")
     add("engine", "buffered_bytes", now.bufferedBytes + snooped, "bytes")
     add("engine", "snoop_pairs", pairs.count + endingPairs.count, "pairs")
@@ -140,11 +142,14 @@ extension Engine {
     add("kkcm", "records_stale", counts.staleRecords, "records")
     add("kkcm", "records_unacknowledged", now.unacknowledgedRecords, "records")
     add("kkcm", "bytes_unacknowledged", now.unacknowledgedRecordBytes, "bytes")
+    add("kkcm", "records_unacknowledged_max", peaks.unacknowledgedRecords, "records")
+    add("kkcm", "bytes_unacknowledged_max", peaks.unacknowledgedRecordBytes, "bytes")
     add("kkcm", "acknowledgements_sent", counts.acknowledgementsSent, "records")
     add("kkcm", "acknowledgements_received", counts.acknowledgementsReceived, "records")
     add("iha", "sockets_replicated", counts.socketsReplicated, "sockets")
     add("iha", "sockets_unreplicated", counts.socketsUnreplicated, "sockets")
     add("iha", "sockets_merged", counts.socketsMerged, "sockets")
+    add("sdrl", "replication_buffer_bytes", now.replicationBufferBytes, "bytes")
     add("sdrl", "packets", counts.outboundPackets, "packets")
     add("sdrl", "records", counts.sdrlRecordsSent, "records")
     add("sdrl", "bytes", counts.sdrlBytesSent, "bytes")
@@ -160,9 +165,18 @@ extension Engine {
     add("psrm", "records", counts.psrmRecordsSent, "records")
     add("engine", "passed_at_once", counts.passedAtOnce, "packets")
     add("engine", "held", counts.held, "packets")
-    add("engine", "released_acknowledged", counts.releasedAfterAcknowledgement, "packets")
-    add("engine", "released_unreplicated", counts.releasedAfterUnreplication, "packets")
-    add("engine", "discarded_handover", counts.discardedAfterHandover, "packets")
+    let (sdrl, prl) = (counts.sdrlReinjection, counts.prlReinjection)
+    add("engine", "released_acknowledged", sdrl.acknowledged + prl.acknowledged, "packets")
+    add("engine", "released_unreplicated", sdrl.afterUnreplication + prl.afterUnreplication, "packets")
+    add("engine", "discarded_handover", sdrl.discarded + prl.discarded, "packets")
+    for (layer, reinjection) in [("sdrl", sdrl), ("prl", prl)] {
+      add(layer, "reinjected_acknowledged", reinjection.acknowledged, "packets")
+      add(layer, "reinjected_rejected", reinjection.rejected, "packets")
+      add(layer, "reinjected_timeout", reinjection.timedOut, "packets")
+      add(layer, "reinjected_unreplicated", reinjection.unreplicated, "packets")
+      add(layer, "reinjected_replayed", reinjection.replayed, "packets")
+      add(layer, "discarded", reinjection.discarded, "packets")
+    }
     add("engine", "dropped_limit", counts.droppedForLimit, "packets")
     add("engine", "dropped_secondary", counts.droppedAsSecondary, "packets")
     add("engine", "stray_packets", counts.strayPackets, "packets")
@@ -171,6 +185,52 @@ extension Engine {
     add("mastership", "probes_sent", counters.probesSent, "probes")
     add("mastership", "leases_lost", counters.leasesLost, "leases")
     return lines
+  }
+
+  /// Bytes that snooping applications have not read.
+  private var snoopedByteCount: Int {
+    pairs.values.reduce(0) { $0 + $1.queuedByteCount } + endingPairs.reduce(0) { $0 + $1.queuedByteCount }
+  }
+
+  private func memory() -> [MemoryReport] {
+    var lines: [MemoryReport] = []
+    func add(_ area: String, _ used: Int, of limit: Int?, _ unit: String) {
+      lines.append(MemoryReport(area: area, used: Int64(used), limit: limit.map { Int64($0) }, unit: unit))
+    }
+    let now = node.occupancy
+    let limits = configuration.limits
+    let snoopPairs = pairs.count + endingPairs.count
+    add("resident", Self.residentByteCount(), of: nil, "bytes")
+    add("hold_buffer", now.heldBytes, of: limits.holdBuffer, "bytes")
+    add("replication_log", now.unacknowledgedRecordBytes, of: limits.holdBuffer, "bytes")
+    add("snoop_buffers", snoopedByteCount, of: snoopPairs * 2 * limits.snoopBuffer, "bytes")
+    // Streams of the secondary that wait for the peer's acknowledgement or for bytes before them.
+    add("takeover_buffers", now.bufferedBytes, of: nil, "bytes")
+    add("handles", now.sockets, of: limits.sockets, "handles")
+    add("flows", now.flows + steeringRemovals.count, of: nil, "flows")
+    add("clients", control.clientCount, of: ControlServer.clientLimit, "clients")
+    add("descriptors", Self.openDescriptors(), of: Self.descriptorLimit(), "descriptors")
+    return lines
+  }
+
+  /// Memory of the process that is not swapped out (proc_pid_statm(5)).
+  private static func residentByteCount() -> Int {
+    guard let file = fopen("/proc/self/statm", "re") else { return 0 }
+    defer { fclose(file) }
+    var text = [CChar](repeating: 0, count: 256)
+    guard fgets(&text, Int32(text.count), file) != nil else { return 0 }
+    let fields = text.prefix { $0 != 0 }.split(separator: CChar(bitPattern: UInt8(ascii: " ")))
+    guard fields.count > 1 else { return 0 }
+    let pages = fields[1].reduce(0) { $0 * 10 + Int($1) - 48 }
+    return pages * sysconf(Int32(_SC_PAGESIZE))
+  }
+
+  private static func descriptorLimit() -> Int? {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur != .max else {
+      return nil
+    }
+    return Int(clamping: limit.rlim_cur)
   }
 
   private static func openDescriptors() -> Int {

@@ -25,8 +25,11 @@ public final class Engine: @unchecked Sendable {
   /// Marks the frames that the engine itself sends, so that the packet filter does not steer them back.
   static let packetMark: UInt32 = 0x4a53_5201
 
-  let configuration: Configuration
+  /// What is in force: what may change while the engine runs is changed here too.
+  var configuration: Configuration
   let logger: Logger
+  /// Makes the log say more or less from now on, in every logger of the process.
+  let setLogLevel: @Sendable (Logger.Level) -> Void
   let eventLoop: any EventLoop
   let startedAt: Instant
 
@@ -80,12 +83,17 @@ public final class Engine: @unchecked Sendable {
 
   /// Prepares the machine: TAP device, packet filter, packet sockets. Nothing runs yet.
   ///
+  /// - Parameter setLogLevel: called on the event loop when an operator wants the log to say more or less; it
+  ///   does so in every logger of the process.
   /// - Throws: `EngineError`, which says what is missing.
-  public init(_ configuration: Configuration, on eventLoop: any EventLoop, logger: Logger) throws(EngineError)
-  {
+  public init(
+    _ configuration: Configuration, on eventLoop: any EventLoop, logger: Logger,
+    setLogLevel: @escaping @Sendable (Logger.Level) -> Void
+  ) throws(EngineError) {
     self.configuration = configuration
     self.eventLoop = eventLoop
     self.logger = logger
+    self.setLogLevel = setLogLevel
     startedAt = Self.now()
     for replicated in configuration.addresses where replicated.address.family == .v6 {
       throw .unsupported("replicated address \(replicated): IPv6 is not supported by this version")
@@ -122,6 +130,7 @@ public final class Engine: @unchecked Sendable {
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
         recordLimit: configuration.limits.record, incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
+    node.logsRecords = configuration.log.level <= .debug
     endFormerConnections(formerFlows)
   }
 
@@ -189,6 +198,11 @@ public final class Engine: @unchecked Sendable {
       .takingOwnershipOfDescriptor(input: duplicate)
       .get()
     try await eventLoop.submit { self.tapChannel = channel }.get()
+  }
+
+  /// Takes over what may change while the engine runs, and warns of what else has changed.
+  public func reconfigure(_ new: Configuration) async throws {
+    try await eventLoop.submit { self.takeOver(new) }.get()
   }
 
   /// Ends in order: hands mastership over if somebody can take it; otherwise leaves connections alone, as

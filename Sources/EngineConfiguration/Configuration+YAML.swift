@@ -40,10 +40,12 @@ extension Configuration {
     timeouts = try Timeouts(root.takeSection("timeouts"))
     limits = try Limits(root.takeSection("limits"))
     log = try Log(root.takeSection("log"))
+    onApplicationFailure =
+      try root.take("on-application-failure")?.choice(ApplicationFailurePolicy.self) ?? .switchover
     debug = try root.take("debug")?.truth() ?? false
     try root.finish(known: [
       "node", "slot", "link", "addresses", "uplinks", "mastership", "control", "mode", "timeouts", "limits",
-      "log", "debug",
+      "log", "on-application-failure", "debug",
     ])
   }
 
@@ -236,11 +238,10 @@ extension Configuration.Mastership {
 
 extension Configuration.Timeouts {
   fileprivate init(_ section: ConfigurationSection?) throws(ConfigurationError) {
-    let range = Duration.milliseconds(10) ... .seconds(60)
     var section = section
-    prl = try section?.take("prl")?.duration(in: range) ?? .seconds(1)
-    sdrl = try section?.take("sdrl")?.duration(in: range) ?? .seconds(1)
-    psrm = try section?.take("psrm")?.duration(in: range) ?? .seconds(1)
+    prl = try section?.take("prl")?.duration(in: Self.range) ?? .seconds(1)
+    sdrl = try section?.take("sdrl")?.duration(in: Self.range) ?? .seconds(1)
+    psrm = try section?.take("psrm")?.duration(in: Self.range) ?? .seconds(1)
     try section?.finish(known: ["prl", "sdrl", "psrm"])
   }
 }
@@ -264,11 +265,6 @@ extension Configuration.Log {
     guard var section else { return }
     if let value = section.take("level") { level = try value.choice(Logger.Level.self) }
     if let value = section.take("destination") {
-      let name = try value.string("stderr") { _ in true }
-      guard name != "syslog" else {
-        throw value.wrong(
-          "syslog is not supported by this version, use stderr; systemd puts it in the journal")
-      }
       destination = try value.choice(Configuration.LogDestination.self)
     }
     try section.finish(known: ["level", "destination"])

@@ -57,8 +57,21 @@ public struct Configuration: Sendable, Hashable {
     case strict
   }
 
+  /// What happens to the sockets that an application leaves behind when it ends without closing them. The
+  /// engine holds a duplicate of each, so that nothing has been said to their peers.
+  public enum ApplicationFailurePolicy: String, Sendable, Hashable, CaseIterable {
+    /// Mastership goes to a secondary that is in step, whose application goes on with the connections; where
+    /// there is none they stay as they are.
+    case switchover
+    /// The connections are closed in order.
+    case close
+  }
+
   /// How long a record of each layer may be unacknowledged before sockets that wait on it are unreplicated.
   public struct Timeouts: Sendable, Hashable {
+    /// What each may be.
+    public static let range = Duration.milliseconds(10) ... .seconds(60)
+
     public var prl: Duration
     public var sdrl: Duration
     public var psrm: Duration
@@ -78,6 +91,8 @@ public struct Configuration: Sendable, Hashable {
   /// Where log lines go.
   public enum LogDestination: String, Sendable, Hashable, CaseIterable {
     case stderr
+    /// The syslog daemon of this machine.
+    case syslog
   }
 
   public struct Log: Sendable, Hashable {
@@ -101,6 +116,7 @@ public struct Configuration: Sendable, Hashable {
   public var timeouts: Timeouts
   public var limits: Limits
   public var log: Log
+  public var onApplicationFailure: ApplicationFailurePolicy
   /// Whether fault injection is allowed.
   public var debug: Bool
 }

@@ -1,3 +1,4 @@
+import Control
 import Packet
 import Yams
 
@@ -64,34 +65,22 @@ struct ConfigurationValue {
 
   /// A number directly followed by `us`, `ms`, `s` or `m`.
   func duration(in range: ClosedRange<Duration>) throws(ConfigurationError) -> Duration {
-    let expected = "a time such as 100ms, 1s or 1m"
-    let text = try plain(expected)
-    let units: [String: Int64] = ["us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000]
-    guard let (number, factor) = Self.split(text, units: units) else {
-      throw wrong("must be \(expected), not \(text)")
+    let text = try plain(SettingValue.expectedDuration)
+    do throws(SettingValue.Invalid) {
+      return try SettingValue.duration(text, in: range)
+    } catch {
+      throw wrong("\(error)")
     }
-    let (microseconds, overflow) = number.multipliedReportingOverflow(by: factor)
-    guard !overflow, range.contains(.microseconds(microseconds)) else {
-      throw wrong(
-        "must be from \(Self.describe(range.lowerBound)) to \(Self.describe(range.upperBound)), not \(text)")
-    }
-    return .microseconds(microseconds)
   }
 
   /// A number directly followed by `B`, `KiB`, `MiB` or `GiB`. In bytes.
   func size(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
-    let expected = "a size such as 512KiB, 4MiB or 1GiB"
-    let text = try plain(expected)
-    let units: [String: Int64] = ["B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30]
-    guard let (number, factor) = Self.split(text, units: units) else {
-      throw wrong("must be \(expected), not \(text)")
+    let text = try plain(SettingValue.expectedSize)
+    do throws(SettingValue.Invalid) {
+      return try SettingValue.size(text, in: range)
+    } catch {
+      throw wrong("\(error)")
     }
-    let (bytes, overflow) = number.multipliedReportingOverflow(by: factor)
-    guard !overflow, range.contains(Int(bytes)) else {
-      throw wrong(
-        "must be from \(Self.describe(range.lowerBound)) to \(Self.describe(range.upperBound)), not \(text)")
-    }
-    return Int(bytes)
   }
 
   /// An address with its port: `10.77.0.1:7000` or `[2001:db8::1]:7000`.
@@ -121,24 +110,5 @@ struct ConfigurationValue {
       ConfigurationValue(
         file: file, key: "\(key)[\(index)]", line: element.mark?.line ?? line, node: element)
     }
-  }
-
-  private static func split(_ text: String, units: [String: Int64]) -> (Int64, Int64)? {
-    let digits = text.prefix { $0.isASCII && $0.isNumber }
-    guard let number = Int64(digits), let factor = units[String(text.dropFirst(digits.count))] else {
-      return nil
-    }
-    return (number, factor)
-  }
-
-  private static func describe(_ duration: Duration) -> String {
-    let (seconds, attoseconds) = duration.components
-    return attoseconds == 0 ? "\(seconds)s" : "\(seconds * 1_000 + attoseconds / 1_000_000_000_000_000)ms"
-  }
-
-  private static func describe(_ size: Int) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
-    let unit = units.first { size >= $0.0 && size % $0.0 == 0 } ?? (1, "B")
-    return "\(size / unit.0)\(unit.1)"
   }
 }

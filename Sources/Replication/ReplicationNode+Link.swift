@@ -5,7 +5,9 @@ extension ReplicationNode {
   /// The link is connected; the other side has not spoken yet.
   public mutating func linkOpened(now: Instant) {
     session &+= 1
-    log = ReplicationLog()
+    log.restart()
+    receivedHold.restart()
+    accepted = []
     receivedPosition = 0
     acknowledgedPosition = 0
     linkState = .greeting(since: now)
@@ -65,11 +67,12 @@ extension ReplicationNode {
 
   /// The actions of a batch of link input are carried out: acknowledges what has arrived and is safe.
   public mutating func linkBatchEnded(now: Instant) {
-    guard receivedPosition > acknowledgedPosition, case .up = linkState else { return }
-    acknowledgedPosition = receivedPosition
+    let position = receivedHold.permitted(receivedPosition)
+    guard position > acknowledgedPosition, case .up = linkState else { return }
+    acknowledgedPosition = position
     statistics.acknowledgementsSent += 1
     var writer = ByteWriter(.kkcmAcknowledge, capacity: 8)
-    writer.integer(receivedPosition)
+    writer.integer(position)
     actions.append(.send(writer.record()))
   }
 
@@ -87,7 +90,9 @@ extension ReplicationNode {
       // send on.
       guard arbiter.phase != .primary else { throw .unexpected(header.kind) }
       receivedPosition += 1
+      receivedHold.note(header.kind.layer, at: receivedPosition)
     }
+    if logsRecords { traceReceived(header, record) }
     if header.kind == .sdrlSegment || header.kind == .prlSegment {
       let segment = try SegmentRecord(header, record, at: offset)
       guard let place = try place(of: header.handle) else { return }
@@ -123,8 +128,7 @@ extension ReplicationNode {
       try reader.finish()
       guard log.acknowledge(position) else { throw .invalidField("acknowledged position") }
       statistics.acknowledgementsReceived += 1
-      pump()
-      acknowledgeRefused(now: now)
+      acknowledged(now: now)
     case .kkcmClose:
       actions.append(.closeLink("the other RE says: \(try reader.text(limit: 1024))"))
     case .mastershipRequest:
@@ -150,7 +154,10 @@ extension ReplicationNode {
     case .ihaAccept:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
-      begin(place)
+      guard entries[place]!.outbound != nil else { throw .unexpected(.ihaAccept) }
+      entries[place]!.isAccepted = true
+      accepted.append(place)
+      beginAccepted()
     case .ihaPause, .ihaResume:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .replicating else { return }
@@ -165,12 +172,35 @@ extension ReplicationNode {
       let reason = try Self.reason(&reader)
       guard let place = try place(of: header.handle) else { return }
       switch entries[place]!.phase {
-      case .starting: refuse(place, reason)
-      case .replicating: finishReplication(place, because: reason)
+      case .starting:
+        entries[place]!.wasRejected = header.kind == .ihaReject
+        refuse(place, reason)
+      case .replicating:
+        entries[place]!.wasRejected = header.kind == .ihaReject
+        finishReplication(place, because: reason)
       case .ending(let first): finishReplication(place, because: first)
       default: break
       }
     }
+  }
+
+  /// Primary: more of the log is safe.
+  mutating func acknowledged(now: Instant) {
+    pump()
+    beginAccepted()
+    acknowledgeRefused(now: now)
+  }
+
+  /// Primary: a handshake is over when the secondary has the socket and has acknowledged all that was said of
+  /// it, which comes in the same breath, unless acknowledgements are held.
+  private mutating func beginAccepted() {
+    guard !accepted.isEmpty else { return }
+    var waiting: [Int] = []
+    for place in accepted where entries[place]?.phase == .starting && entries[place]!.isAccepted {
+      // Until replication begins the stream stands where the handshake has left it.
+      if entries[place]!.outbound.position <= log.acknowledged { begin(place) } else { waiting.append(place) }
+    }
+    accepted = waiting
   }
 
   private static func reason(_ reader: inout ByteReader) throws(RecordError) -> UnreplicateReason {
@@ -230,7 +260,6 @@ extension ReplicationNode {
     peerSession = hello.session
     statistics.linkSessions += 1
     say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
-    for layer in ["PRL", "PSRM"] { say(.info, "\(layer) global state initialized") }
     arbiter.linkCameUp(primaryRestarted: primaryRestarted, now: now)
     if primaryRestarted { obey(arbiter.peerRestarted(now: now), now: now) }
     // Speak first: the arbiters decide on what they hear of each other.
@@ -252,7 +281,7 @@ extension ReplicationNode {
   /// Primary: packets with new bytes, which had to wait, are judged now.
   private mutating func resume(_ place: Int) {
     entries[place]!.pausedSince = planted(.pauseNeverEnds) ? Instant(nanoseconds: .max) : nil
-    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
+    endWaiting(place, .replayed)
   }
 
   /// Secondary: the application's buffer is filling up, or has room again.
@@ -274,7 +303,7 @@ extension ReplicationNode {
     }
     say(.info, "IHA handshake for socket \(handle) done")
     actions.append(.replicated(handle))
-    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
+    endWaiting(place, .replayed)
   }
 
   // MARK: Secondary: following the primary
@@ -325,6 +354,7 @@ extension ReplicationNode {
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
       entries[place]!.block = block
+      entries[place]!.positions.psrm = receivedPosition
       let queue = entries[place]!.snoop!.unacknowledged.bytes
       var unacknowledged = UnacknowledgedBytes(start: sendStart)
       queue.withUnsafeBytes { unacknowledged.append($0) }
@@ -343,6 +373,9 @@ extension ReplicationNode {
     case .ihaCommit:
       try reader.finish()
       guard entries[place]!.phase == .receiving, entries[place]!.block != nil else { return }
+      // As on the primary: all that the handshake has said of the two streams is behind this.
+      entries[place]!.positions.sdrl = receivedPosition
+      entries[place]!.positions.prl = receivedPosition
       actions.append(.steer(entries[place]!.handle, entries[place]!.flow!))
 
     case .psrmUpdate:

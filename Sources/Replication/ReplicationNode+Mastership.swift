@@ -82,7 +82,7 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     sayCleanedUp(handle)
     if succeeded { statistics.socketsMerged += 1 }
-    for frame in takeWaiting(place) { actions.append(.replay(frame.reference)) }
+    endWaiting(place, .replayed)
     remove(place)
   }
 
@@ -230,7 +230,7 @@ extension ReplicationNode {
         if forwards[flow] == nil { actions.append(.unsteer(flow)) }
         let wasStarting = entry.phase == .starting
         entries[place]!.phase = .unreplicated(.mastershipLost)
-        for frame in takeWaiting(place) { actions.append(.discard(frame.reference)) }
+        endWaiting(place, .discarded)
         if wasStarting {
           actions.append(.refused(handle, .mastershipLost))
         } else {

@@ -22,14 +22,14 @@ extension ReplicationNode {
       statistics.droppedAsSecondary += 1
       return .drop
     case .replicating where isSevered(place):
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: true)
     case .replicating:
       return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
     case .starting, .ending:
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: true)
     case .merging:
       // Nothing is sent before the merge is complete: the kernel's socket has not heard of a FIN yet.
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: true)
     case .allocated, .attached, .receiving, .snooping:
       // A socket of a former life of this RE.
       statistics.droppedAsSecondary += 1
@@ -52,15 +52,16 @@ extension ReplicationNode {
     case .replicating where !speaksForConnections:
       return strayInbound(packet.inboundFlow, byteCount)
     case .replicating where isSevered(place):
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: false)
     case .replicating:
       return receiveReplicated(
         packet.segment, place, reference: reference, byteCount: byteCount, now: now,
         checksumIsValid: checksumIsValid)
     case .starting, .merging:
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: false)
     case .snooping where arbiter.phase == .primary:
-      return planted(.packetOvertakesTheMerge) ? .pass : wait(place, reference, byteCount)
+      return planted(.packetOvertakesTheMerge)
+        ? .pass : wait(place, reference, byteCount, isOutbound: false)
     case .ending, .unreplicated:
       return .pass
     case .allocated, .attached, .receiving, .snooping:
@@ -87,22 +88,47 @@ extension ReplicationNode {
     return .pass
   }
 
-  private mutating func wait(_ place: Int, _ reference: FrameReference, _ byteCount: Int) -> Verdict {
+  private mutating func wait(
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool
+  ) -> Verdict {
     guard waitingBytes + byteCount <= configuration.holdLimit,
-      entries[place]!.wait(reference, byteCount: byteCount)
+      entries[place]!.wait(reference, byteCount: byteCount, isOutbound: isOutbound)
     else {
       statistics.droppedForLimit += 1
       return .drop
     }
     waitingBytes += byteCount
+    waitingCount += 1
     statistics.held += 1
+    notePeaks()
     return .hold
   }
 
   /// The frames that wait for the socket rather than for the log; they do not any more.
   mutating func takeWaiting(_ place: Int) -> [SocketEntry.WaitingFrame] {
     waitingBytes -= entries[place]!.waitingBytes
+    waitingCount -= entries[place]!.waiting.count
     return entries[place]!.takeWaiting()
+  }
+
+  /// Lets the frames go that wait for the socket rather than for the log.
+  mutating func endWaiting(_ place: Int, _ path: Reinjection.Path) {
+    for frame in takeWaiting(place) {
+      letGo(frame.reference, isOutbound: frame.isOutbound, path, isJudged: true)
+    }
+  }
+
+  /// - Parameter isJudged: what was decided on the frame when it came still holds.
+  private mutating func letGo(
+    _ frame: FrameReference, isOutbound: Bool, _ path: Reinjection.Path, isJudged: Bool
+  ) {
+    if isOutbound { statistics.sdrlReinjection.count(path) } else { statistics.prlReinjection.count(path) }
+    switch path {
+    case .acknowledged, .rejected, .timedOut, .unreplicated:
+      actions.append(isJudged ? .release(frame) : .replay(frame))
+    case .replayed: actions.append(.replay(frame))
+    case .discarded: actions.append(.discard(frame))
+    }
   }
 
   // MARK: Outgoing
@@ -128,7 +154,7 @@ extension ReplicationNode {
 
     switch entries[place]!.outbound.judge(segment) {
     case .new where entries[place]!.pausedSince != nil, .gap where entries[place]!.pausedSince != nil:
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: true)
     case .gap:
       statistics.droppedForGap += 1
       return .drop
@@ -144,6 +170,7 @@ extension ReplicationNode {
       required = log.append(
         byteCount: record.byteCount, layer: .sdrl, socket: entries[place]!.handle, now: now)
       actions.append(.appendSegment(record))
+      noteAppended(record, at: required, place)
       statistics.sdrlRecordsSent += 1
       statistics.sdrlBytesSent += UInt64(record.payload.count)
       entries[place]!.outbound.append(segment, at: required)
@@ -175,7 +202,7 @@ extension ReplicationNode {
       statistics.passedAtOnce += 1
       return .pass
     }
-    return hold(place, reference, byteCount, until: required)
+    return hold(place, reference, byteCount, until: required, isOutbound: true)
   }
 
   /// The kernel acknowledges what is not in the log: as long as the log comes nearer, the segment is lost. If it
@@ -199,7 +226,7 @@ extension ReplicationNode {
       .error,
       "kernel acknowledges \(segment.acknowledgment) on socket \(entries[place]!.handle), log has \(logged)")
     endReplication(place, because: .diverged, now: now)
-    return wait(place, reference, byteCount)
+    return wait(place, reference, byteCount, isOutbound: true)
   }
 
   /// More is safe than before: for sockets whose kernel is ahead of the log.
@@ -257,7 +284,7 @@ extension ReplicationNode {
 
   private mutating func hold(
     _ place: Int, _ reference: FrameReference, _ byteCount: Int, until required: LogPosition,
-    isUnjudged: Bool = false
+    isOutbound: Bool, isUnjudged: Bool = false
   ) -> Verdict {
     guard holds.byteCount + byteCount <= configuration.holdLimit || planted(.holdingIsUnbounded) else {
       statistics.droppedForLimit += 1
@@ -267,7 +294,9 @@ extension ReplicationNode {
     holds.append(
       HoldQueue.Entry(
         required: max(required, holds.lastRequired), frame: reference, byteCount: Int32(byteCount),
-        socket: Int32(place), generation: entries[place]!.handle.generation, isUnjudged: isUnjudged))
+        socket: Int32(place), generation: entries[place]!.handle.generation, isOutbound: isOutbound,
+        isUnjudged: isUnjudged))
+    notePeaks()
     return .hold
   }
 
@@ -315,7 +344,7 @@ extension ReplicationNode {
       statistics.droppedForLimit += 1
       return .drop
     case .new where entries[place]!.pausedSince != nil || planted(.onePausesAll) && !paused.isEmpty:
-      return wait(place, reference, byteCount)
+      return wait(place, reference, byteCount, isOutbound: false)
     case .new(let sequence):
       guard log.unacknowledgedBytes < configuration.holdLimit || planted(.holdingIsUnbounded) else {
         statistics.droppedForLimit += 1
@@ -333,6 +362,7 @@ extension ReplicationNode {
       required = log.append(
         byteCount: record.byteCount, layer: .prl, socket: entries[place]!.handle, now: now)
       actions.append(.appendSegment(record))
+      noteAppended(record, at: required, place)
       statistics.prlRecordsSent += 1
       statistics.prlBytesSent += UInt64(record.payload.count)
       entries[place]!.inbound.append(segment, from: sequence, at: required)
@@ -375,7 +405,8 @@ extension ReplicationNode {
       statistics.passedAtOnce += 1
       return .pass
     }
-    return hold(place, reference, byteCount, until: required, isUnjudged: isUnjudged)
+    return hold(
+      place, reference, byteCount, until: required, isOutbound: false, isUnjudged: isUnjudged)
   }
 
   private mutating func noteReceived(_ record: SegmentRecord, segmentSequence: SequenceNumber, _ place: Int) {
@@ -402,22 +433,13 @@ extension ReplicationNode {
       let entry = entries[place]
       let isCurrent = entry != nil && entry!.handle.generation == head.generation
       let waits = isCurrent && (entry!.phase == .replicating || entry!.isEnding)
-      if head.required <= log.acknowledged + (planted(.releasedOnePositionEarly) ? 1 : 0) {
-        statistics.releasedAfterAcknowledgement += 1
-      } else if waits || planted(.endedSocketBlocksTheQueue) {
-        return
-      } else {
-        statistics.releasedAfterUnreplication += 1
-      }
+      let isSafe = head.required <= log.acknowledged + (planted(.releasedOnePositionEarly) ? 1 : 0)
+      if !isSafe, waits || planted(.endedSocketBlocksTheQueue) { return }
       _ = holds.removeFirst()
-      // After a handover nothing may leave, nor be delivered to a socket that is about to die.
-      if isCurrent, entry!.phase == .unreplicated(.mastershipLost) {
-        statistics.discardedAfterHandover += 1
-        actions.append(.discard(head.frame))
-      } else {
-        // A socket that was unreplicated may be replicated again meanwhile, by a log that lacks what was held.
-        actions.append(waits && !head.isUnjudged ? .release(head.frame) : .replay(head.frame))
-      }
+      var path = isCurrent ? entry!.pathAfterEnd : .unreplicated
+      if path != .discarded, isSafe { path = head.isUnjudged && waits ? .replayed : .acknowledged }
+      // A socket that was unreplicated may be replicated again meanwhile, by a log that lacks what was held.
+      letGo(head.frame, isOutbound: head.isOutbound, path, isJudged: waits)
     }
   }
 }

@@ -208,9 +208,8 @@ extension ReplicationNode {
     statistics.socketsUnreplicated += 1
     sayCleanedUp(handle)
     actions.append(.unreplicated(handle, reason))
-    for frame in takeWaiting(place) where !planted(.waitingFramesLeak) {
-      actions.append(reason == .mastershipLost ? .discard(frame.reference) : .release(frame.reference))
-    }
+    if planted(.waitingFramesLeak) { _ = takeWaiting(place) }
+    endWaiting(place, entries[place]!.pathAfterEnd)
     pump()
   }
 
@@ -221,7 +220,7 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     entries[place]!.phase = .unreplicated(reason)
     actions.append(.refused(entries[place]!.handle, reason))
-    for frame in takeWaiting(place) { actions.append(.release(frame.reference)) }
+    endWaiting(place, entries[place]!.pathAfterEnd)
   }
 
   /// Secondary: the pair is over; it will never be merged.
@@ -245,7 +244,7 @@ extension ReplicationNode {
     if snoop?.rcvEnded != true { actions.append(.endSnoop(handle, .rcv)) }
     if snoop?.sndEnded != true { actions.append(.endSnoop(handle, .snd)) }
     actions.append(.unreplicated(handle, reason))
-    for frame in takeWaiting(place) { actions.append(.discard(frame.reference)) }
+    endWaiting(place, .discarded)
   }
 
   mutating func sayCleanedUp(_ handle: Handle) {

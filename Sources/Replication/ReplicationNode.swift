@@ -61,6 +61,9 @@ public struct ReplicationNode {
   public internal(set) var timeouts: LayerTimeouts
   public internal(set) var arbiter: PairArbiter
   public internal(set) var statistics = Statistics()
+  public internal(set) var peaks = Peaks()
+  /// Every record is worth a log line, at the level `debug`.
+  public var logsRecords = false
   /// What the engine must do, in order. The engine takes them and leaves the array empty.
   public var actions: [Action] = []
 
@@ -71,6 +74,7 @@ public struct ReplicationNode {
   var holds = HoldQueue()
   /// Bytes of the frames that wait for a handshake or a merge, of all sockets.
   var waitingBytes = 0
+  var waitingCount = 0
   var dirty: [Int] = []
   /// Where sockets stand that wait for a slow application of the secondary, or did so lately.
   var paused: Set<Int> = []
@@ -92,6 +96,11 @@ public struct ReplicationNode {
   /// Logged records received on this link.
   var receivedPosition: LogPosition = 0
   var acknowledgedPosition: LogPosition = 0
+  /// Fault injection: what of it is not acknowledged all the same.
+  var receivedHold = AcknowledgementHold()
+  /// Primary: where sockets stand, or stood, that the secondary has accepted, while it has yet to acknowledge
+  /// what the handshake said.
+  var accepted: [Int] = []
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 
@@ -102,6 +111,7 @@ public struct ReplicationNode {
     handles = HandleTable(slot: configuration.slot, limit: configuration.socketLimit)
     arbiter = PairArbiter(
       slot: configuration.slot, priority: configuration.priority, timing: configuration.timing, now: now)
+    for layer in [Layer.prl, .psrm] { say(.info, "\(layer) global state initialized") }
   }
 
   // MARK: Time
@@ -144,6 +154,36 @@ public struct ReplicationNode {
     }
   }
 
+  // MARK: While it runs
+
+  /// Changes how long a record of `layer` may be unacknowledged; for IHA, KKCM and mastership that of PSRM
+  /// counts. Records on their way are held against it too.
+  public mutating func setTimeout(of layer: Layer, _ time: Nanoseconds) {
+    switch layer {
+    case .sdrl: timeouts.sdrl = time
+    case .prl: timeouts.prl = time
+    case .psrm, .iha, .kkcm, .mastership: timeouts.psrm = time
+    }
+  }
+
+  /// Fault injection: while it is on, records of `layer`, and all behind them in the log, count as not
+  /// acknowledged, whether this RE is the one to send or the one to receive acknowledgements. A handshake does
+  /// not end without the acknowledgement of all that it said. That the secondary has let go of a socket
+  /// (`ihaEnded`) is not held.
+  public mutating func holdAcknowledgements(of layer: Layer, _ isOn: Bool, now: Instant) {
+    log.holdAcknowledgements(of: layer, isOn)
+    if isOn {
+      receivedHold.begin(layer, from: nil)
+    } else {
+      receivedHold.end(layer)
+      linkBatchEnded(now: now)
+      acknowledged(now: now)
+    }
+  }
+
+  /// Whether acknowledgements of records of `layer` are held.
+  public func holdsAcknowledgements(of layer: Layer) -> Bool { receivedHold.isHeld(layer) }
+
   // MARK: Views
 
   /// What is held at this moment.
@@ -151,15 +191,14 @@ public struct ReplicationNode {
     var result = Occupancy()
     result.sockets = handles.count
     result.flows = flows.count + forwards.count
-    result.heldPackets = holds.count
-    result.heldBytes = holds.byteCount
+    result.heldPackets = holds.count + waitingCount
+    result.heldBytes = holds.byteCount + waitingBytes
     result.unacknowledgedRecords = log.unacknowledgedCount
     result.unacknowledgedRecordBytes = log.unacknowledgedBytes
     for case .some(let entry) in entries {
-      result.heldPackets += entry.waiting.count
-      result.heldBytes += entry.waitingBytes
       if let snoop = entry.snoop {
         result.bufferedBytes += snoop.reassembly.byteCount + snoop.unacknowledged.count
+        result.replicationBufferBytes += snoop.unacknowledged.count
       }
     }
     return result
@@ -212,7 +251,18 @@ public struct ReplicationNode {
   @discardableResult
   mutating func append(_ record: [UInt8], layer: Layer, place: Int, now: Instant) -> LogPosition {
     actions.append(.send(record))
-    return log.append(byteCount: record.count, layer: layer, socket: entries[place]!.handle, now: now)
+    let position = log.append(
+      byteCount: record.count, layer: layer, socket: entries[place]!.handle, now: now)
+    noteAppended(record, at: position, place)
+    return position
+  }
+
+  /// Holds the most there has been against what there is now.
+  mutating func notePeaks() {
+    peaks.heldPackets = max(peaks.heldPackets, holds.count + waitingCount)
+    peaks.heldBytes = max(peaks.heldBytes, holds.byteCount + waitingBytes)
+    peaks.unacknowledgedRecords = max(peaks.unacknowledgedRecords, log.unacknowledgedCount)
+    peaks.unacknowledgedRecordBytes = max(peaks.unacknowledgedRecordBytes, log.unacknowledgedBytes)
   }
 
   /// Sends the control blocks that changed in ways no segment record told. To be called when a batch of

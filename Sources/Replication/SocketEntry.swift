@@ -41,6 +41,7 @@ struct SocketEntry {
   struct WaitingFrame {
     var reference: FrameReference
     var byteCount: Int
+    var isOutbound: Bool
   }
 
   /// What the kernel said last of bytes that are not in the log.
@@ -78,10 +79,14 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
+  /// Primary: the secondary has the socket; the acknowledgement of what the handshake said may be yet to come.
+  var isAccepted = false
   /// Primary: the kernel acknowledges what is not in the log.
   var refused: RefusedAcknowledgment?
   /// Primary: since when the secondary wants nothing new.
   var pausedSince: Instant?
+  /// Primary: it was the secondary that ended replication.
+  var wasRejected = false
   /// Secondary: whether it told the primary so.
   var hasPausedPrimary = false
   /// Secondary.
@@ -115,9 +120,9 @@ struct SocketEntry {
   }
 
   /// Keeps a frame until the handshake or merge is over; false if there are too many.
-  mutating func wait(_ reference: FrameReference, byteCount: Int) -> Bool {
+  mutating func wait(_ reference: FrameReference, byteCount: Int, isOutbound: Bool) -> Bool {
     guard waitingBytes + byteCount <= Self.maximumWaitingBytes else { return false }
-    waiting.append(WaitingFrame(reference: reference, byteCount: byteCount))
+    waiting.append(WaitingFrame(reference: reference, byteCount: byteCount, isOutbound: isOutbound))
     waitingBytes += byteCount
     return true
   }
@@ -128,6 +133,17 @@ struct SocketEntry {
       waitingBytes = 0
     }
     return waiting
+  }
+
+  /// How held packets go on once replication has ended.
+  var pathAfterEnd: Reinjection.Path {
+    switch phase {
+    // After a handover nothing may leave, nor be delivered to a socket that is about to die.
+    case .unreplicated(.mastershipLost): .discarded
+    case .unreplicated where wasRejected: .rejected
+    case .unreplicated(.prlTimeout), .unreplicated(.sdrlTimeout), .unreplicated(.psrmTimeout): .timedOut
+    default: .unreplicated
+    }
   }
 }
 

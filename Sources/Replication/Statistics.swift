@@ -6,9 +6,10 @@ public struct Statistics: Sendable, Hashable {
   public var strayPackets: UInt64 = 0
   public var passedAtOnce: UInt64 = 0
   public var held: UInt64 = 0
-  public var releasedAfterAcknowledgement: UInt64 = 0
-  public var releasedAfterUnreplication: UInt64 = 0
-  public var discardedAfterHandover: UInt64 = 0
+  /// Outgoing packets that were held.
+  public var sdrlReinjection = Reinjection()
+  /// Incoming packets that were held.
+  public var prlReinjection = Reinjection()
   public var droppedForGap: UInt64 = 0
   /// Outgoing segments that acknowledged what was not in the log.
   public var droppedForUnknownAcknowledgment: UInt64 = 0
@@ -36,6 +37,59 @@ public struct Statistics: Sendable, Hashable {
   public init() {}
 }
 
+/// How the packets of one direction went on that had been held, or had waited for their socket. Each time that a
+/// packet is held ends in exactly one of these ways.
+public struct Reinjection: Sendable, Hashable {
+  public enum Path: Sendable, Hashable, CaseIterable {
+    /// The secondary has what the packet waited for.
+    case acknowledged
+    /// The secondary would not, or no longer, keep the socket.
+    case rejected
+    /// The secondary was silent for longer than a layer's timeout.
+    case timedOut
+    /// Replication of the socket ended for another reason.
+    case unreplicated
+    /// A handshake, a pause or a merge was over: it was judged again, as if it had just arrived.
+    case replayed
+    /// Its socket is another RE's now: it did not go on.
+    case discarded
+  }
+
+  public var acknowledged: UInt64 = 0
+  public var rejected: UInt64 = 0
+  public var timedOut: UInt64 = 0
+  public var unreplicated: UInt64 = 0
+  public var replayed: UInt64 = 0
+  public var discarded: UInt64 = 0
+
+  public init() {}
+
+  /// Packets whose socket was no longer replicated, and that went on all the same.
+  public var afterUnreplication: UInt64 { rejected + timedOut + unreplicated }
+
+  mutating func count(_ path: Path) {
+    switch path {
+    case .acknowledged: acknowledged += 1
+    case .rejected: rejected += 1
+    case .timedOut: timedOut += 1
+    case .unreplicated: unreplicated += 1
+    case .replayed: replayed += 1
+    case .discarded: discarded += 1
+    }
+  }
+}
+
+/// The most that the protocol has held at any moment since it started.
+public struct Peaks: Sendable, Hashable {
+  public var heldPackets = 0
+  /// Bytes of held packets.
+  public var heldBytes = 0
+  public var unacknowledgedRecords = 0
+  public var unacknowledgedRecordBytes = 0
+
+  public init() {}
+}
+
 /// What the protocol holds at this moment. All zero when nothing is replicated and no application is
 /// connected.
 public struct Occupancy: Sendable, Hashable {
@@ -51,6 +105,8 @@ public struct Occupancy: Sendable, Hashable {
   public var unacknowledgedRecordBytes = 0
   /// Bytes that wait in the secondary for earlier ones, or for the peer's acknowledgement.
   public var bufferedBytes = 0
+  /// Those of them that wait for the peer's acknowledgement: the send queues of merges to come.
+  public var replicationBufferBytes = 0
 
   public init() {}
 }

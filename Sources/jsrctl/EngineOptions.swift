@@ -10,6 +10,14 @@ struct EngineOptions: ParsableArguments {
   @Flag(help: "Print JSON, one document on a line, instead of text.")
   var json = false
 
+  /// Asks for something whose answer says nothing new: it is printed only as JSON.
+  func order(_ request: ControlRequest.Body) throws(ExitCode) {
+    try withEngine { client throws(ControlClient.Failure) in
+      let answer = try client.request(request)
+      if json { try printAnswer(answer) }
+    }
+  }
+
   /// Connects to the engine and does `body`; a failure becomes a line on standard error and an exit status.
   func withEngine(
     _ body: (ControlClient) throws(ControlClient.Failure) -> Void
@@ -17,7 +25,8 @@ struct EngineOptions: ParsableArguments {
     // Whoever reads the output may go away: that is an error of the next write, not a signal.
     signal(SIGPIPE, SIG_IGN)
     do throws(ControlClient.Failure) {
-      let client = try ControlClient(connectingTo: socket, application: "jsrctl")
+      let client = try ControlClient(
+        connectingTo: socket, application: "jsrctl", role: .operator)
       try body(client)
     } catch {
       let line = Array("jsrctl: \(error)\n".utf8)

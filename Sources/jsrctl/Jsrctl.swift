@@ -8,7 +8,9 @@ struct Jsrctl: ParsableCommand {
     discussion: """
       Exit status: 0 done, 1 refused by the engine, 64 wrong usage, 69 engine not reachable.
       """,
-    subcommands: [Show.self, Request.self, Monitor.self])
+    subcommands: [
+      Show.self, Request.self, Unreplicate.self, Set.self, Get.self, Log.self, Debug.self, Monitor.self,
+    ])
 
   @OptionGroup var engine: EngineOptions
 }

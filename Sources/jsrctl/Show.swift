@@ -11,11 +11,12 @@ struct Show: ParsableCommand {
       sockets      a line for each handle: state, addresses, what each layer holds
       connections  a line for each replicated connection: queues, sequence numbers, windows, options
       statistics   counts and levels of each layer
+      memory       what takes memory, and how much it may take at most
       """)
 
   @OptionGroup var engine: EngineOptions
 
-  @Argument(help: "What to show: status, sockets, connections or statistics.")
+  @Argument(help: "What to show: status, sockets, connections, statistics or memory.")
   var report: ControlRequest.Report
 
   func run() throws {

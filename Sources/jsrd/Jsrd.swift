@@ -1,9 +1,11 @@
 import ArgumentParser
 import CLinux
+import Descriptors
 import Engine
 import EngineConfiguration
 import Glibc
 import Logging
+import Logs
 import NIOCore
 import NIOPosix
 
@@ -15,17 +17,21 @@ struct Jsrd: AsyncParsableCommand {
     abstract: "Replicates live TCP sockets to the other routing engine.",
     discussion: """
       Runs in the foreground until SIGTERM or SIGINT, which end it in order: mastership is handed over if \
-      the other routing engine stands by. SIGHUP reads the configuration again and says what would need a \
-      restart. Exit status: 0 after a signal, 78 for a wrong configuration, 77 for a missing privilege, \
-      69 for a missing kernel feature or device, 70 if the engine had to give up.
+      the other routing engine stands by. SIGHUP reads the configuration again: timeouts, log.level, \
+      on-application-failure and debug are taken over at once, and a warning names every other key that has \
+      changed, since it takes effect after a restart. Exit status: 0 after a signal, 78 for a wrong \
+      configuration, 77 for a missing privilege, 69 for a missing kernel feature or device, 70 if the engine \
+      had to give up.
       """,
     version: Engine.version)
 
   @Option(help: "The configuration file, in YAML.")
   var config: String
 
-  /// Signals are waited for, not handled: they are blocked before there is any other thread.
-  static func main() async {
+  /// Signals are waited for, not handled: they are blocked before there is any other thread. An asynchronous
+  /// `main` would not do: it ends in `dispatch_main`, which has the first thread wait in sigsuspend(2) with no
+  /// signal blocked, and so die of the first that comes.
+  static func main() {
     // A frame of 64 KiB that is held keeps its buffer, and the next one needs a new one. Giving such memory
     // back to the kernel and faulting it in again costs more than handling the frame (mallopt(3)).
     mallopt(M_TRIM_THRESHOLD, 256 << 20)
@@ -33,7 +39,11 @@ struct Jsrd: AsyncParsableCommand {
     var signals = awaitedSignals
     pthread_sigmask(SIG_BLOCK, &signals, nil)
     signal(SIGPIPE, SIG_IGN)
-    await main(nil)
+    Task.detached {
+      await main(nil)
+      Glibc.exit(EXIT_SUCCESS)
+    }
+    while true { pause() }
   }
 
   private static var awaitedSignals: sigset_t {
@@ -45,32 +55,51 @@ struct Jsrd: AsyncParsableCommand {
 
   func run() async throws {
     let configuration = Self.read(config)
-    LoggingSystem.bootstrap { label in
-      var handler = StreamLogHandler.standardError(label: label)
-      handler.logLevel = configuration.log.level
-      return handler
-    }
+    let sink = Self.sink(configuration.log)
+    LoggingSystem.bootstrap { sink.handler(label: $0) }
     let logger = Logger(label: "jsrd")
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let engine: Engine
     do throws(EngineError) {
-      engine = try Engine(configuration, on: group.next(), logger: logger)
+      engine = try Engine(configuration, on: group.next(), logger: logger) { sink.setLevel($0) }
     } catch {
+      sink.close(within: Self.lastWordsTime)
       Self.end("\(error)", error.exitStatus)
     }
     do {
-      try await engine.start { _ in Glibc.exit(EX_SOFTWARE) }
+      try await engine.start { _ in
+        sink.close(within: Self.lastWordsTime)
+        Glibc.exit(EX_SOFTWARE)
+      }
     } catch {
+      sink.close(within: Self.lastWordsTime)
       Self.end("\(error)", EX_UNAVAILABLE)
     }
     logger.info("jsrd \(Engine.version) is ready: \(configuration.node), slot \(configuration.slot)")
     ServiceNotification.send("READY=1")
 
-    await Self.waitForEnd(configuration: configuration, file: config, logger: logger)
+    await Self.waitForEnd(of: engine, file: config, logger: logger)
     ServiceNotification.send("STOPPING=1")
     logger.info("jsrd ends")
     await engine.stop()
     try await group.shutdownGracefully()
+    sink.close(within: Self.lastWordsTime)
+  }
+
+  /// How long the end waits for whoever reads the log.
+  private static let lastWordsTime = Duration.seconds(1)
+
+  private static func sink(_ log: Configuration.Log) -> LogSink {
+    let destination: LogSink.Destination =
+      switch log.destination {
+      case .stderr: .standardError
+      case .syslog: .syslog
+      }
+    do throws(SystemError) {
+      return try LogSink(name: "jsrd", destination: destination, level: log.level)
+    } catch {
+      end("\(error)", EX_OSERR)
+    }
   }
 
   private static func read(_ file: String) -> Configuration {
@@ -81,24 +110,17 @@ struct Jsrd: AsyncParsableCommand {
     }
   }
 
-  private static func waitForEnd(
-    configuration: Configuration, file: String, logger: Logger
-  ) async {
+  private static func waitForEnd(of engine: Engine, file: String, logger: Logger) async {
     while true {
       let signal = await withCheckedContinuation { continuation in
         // A thread of its own: waiting must not occupy one of the concurrency runtime's.
         SignalWait(awaitedSignals) { continuation.resume(returning: $0) }.start()
       }
       guard signal == SIGHUP else { return }
-      do throws(ConfigurationError) {
-        let new = try Configuration(contentsOf: file)
-        if new == configuration {
-          logger.info("configuration read again: nothing has changed")
-        } else {
-          logger.warning("configuration read again: this version takes changes over only after a restart")
-        }
+      do {
+        try await engine.reconfigure(try Configuration(contentsOf: file))
       } catch {
-        logger.error("configuration not read again: \(error)")
+        logger.error("configuration not read again, all stays as it was: \(error)")
       }
     }
   }

@@ -33,6 +33,8 @@ struct ControlReplyTests {
     .done, .welcome(.init(node: "re0", slot: 1, engineVersion: "0.1")), .handle(handle), .status(status),
     .socket(socket(1)), .sockets([]), .sockets([socket(0), socket(1)]), .connections([connection(3)]),
     .statistics([.init(layer: "sdrl", name: "held_packets", value: -1, unit: "packets")]),
+    .memory([.init(area: "hold_buffer", used: 1 << 40, limit: nil, unit: "bytes")]),
+    .setting(.init(name: .psrmTimeout, value: "500ms")),
   ]
 
   static func read(_ message: [UInt8]) throws -> ControlReply {
@@ -101,6 +103,23 @@ struct ControlReplyTests {
         "psrm":{"initialized":false,"log_position":0},"role":"primary","sdrl":{"initialized":true,\#
         "log_position":17},"state":"replicating"}]
         """#)
+  }
+
+  @Test("has the fields that others script against, for settings and memory")
+  func settingFields() throws {
+    #expect(
+      try ControlReply.Body.setting(.init(name: .prlTimeout, value: "500ms")).document()
+        == #"{"name":"prl.timeout","value":"500ms"}"#)
+    let areas = [
+      MemoryReport(area: "hold_buffer", used: 7, limit: 67_108_864, unit: "bytes"),
+      MemoryReport(area: "resident", used: 8, limit: nil, unit: "bytes"),
+    ]
+    #expect(
+      try ControlReply.Body.memory(areas).document() == #"""
+        [{"area":"hold_buffer","limit":67108864,"unit":"bytes","used":7},\#
+        {"area":"resident","unit":"bytes","used":8}]
+        """#)
+    #expect(try ControlReply.Body.done.document() == "{}")
   }
 
   @Test(

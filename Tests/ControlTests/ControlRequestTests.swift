@@ -13,6 +13,21 @@ struct ControlRequestTests {
       .hello(application: "bird", protocolVersion: 1),
       #"{"application":"bird","id":9,"protocol_version":1,"request":"hello","version":1}"#
     ),
+    (
+      .hello(application: "jsrctl", protocolVersion: 1, role: .operator),
+      #"{"application":"jsrctl","id":9,"protocol_version":1,"request":"hello","role":"operator","version":1}"#
+    ),
+    (
+      .set(name: "prl.timeout", value: "500ms"),
+      #"{"id":9,"name":"prl.timeout","request":"set","value":"500ms","version":1}"#
+    ),
+    (.get(name: "mode"), #"{"id":9,"name":"mode","request":"get","version":1}"#),
+    (.logLevel(.debug), #"{"id":9,"level":"debug","request":"log_level","version":1}"#),
+    (
+      .holdAcknowledgements(of: .psrm, isOn: true),
+      #"{"id":9,"layer":"psrm","on":true,"request":"hold_acknowledgements","version":1}"#
+    ),
+    (.show(.memory), #"{"id":9,"report":"memory","request":"show","version":1}"#),
     (.allocate, #"{"id":9,"request":"allocate","version":1}"#),
     (.free(handle), #"{"handle":"0x100001d00000000","id":9,"request":"free","version":1}"#),
     (.attach(primary: handle), #"{"id":9,"primary":"0x100001d00000000","request":"attach","version":1}"#),
@@ -67,6 +82,28 @@ struct ControlRequestTests {
       ),
       (#"{"version":1,"id":5,"request":"show","report":"all"}"#, 5, .malformed, "there is no report \"all\""),
       (
+        #"{"version":1,"id":5,"request":"hello","application":"x","protocol_version":1,"role":"king"}"#, 5,
+        .malformed, "there is no role \"king\""
+      ),
+      (#"{"version":1,"id":5,"request":"set","name":"prl.timeout"}"#, 5, .malformed, "\"value\" is missing"),
+      (
+        #"{"version":1,"id":5,"request":"set","name":"prl.timeout","value":5}"#, 5, .malformed,
+        "\"value\" is not of type String"
+      ),
+      (#"{"version":1,"id":5,"request":"get"}"#, 5, .malformed, "\"name\" is missing"),
+      (
+        #"{"version":1,"id":5,"request":"log_level","level":"loud"}"#, 5, .malformed,
+        "there is no level \"loud\""
+      ),
+      (
+        #"{"version":1,"id":5,"request":"hold_acknowledgements","layer":"iha","on":true}"#, 5, .malformed,
+        "there is no layer \"iha\""
+      ),
+      (
+        #"{"version":1,"id":5,"request":"hold_acknowledgements","layer":"prl","on":"yes"}"#, 5, .malformed,
+        "\"on\" is not of type Bool"
+      ),
+      (
         #"{"version":1,"id":5,"request":"master","action":"win"}"#, 5, .malformed,
         "there is no action \"win\""
       ),
@@ -78,6 +115,20 @@ struct ControlRequestTests {
     #expect(error.id == id)
     #expect(error.error.code == code)
     #expect(error.error.message.contains(says), "says: \(error.error.message)")
+  }
+
+  @Test("of an application is not for an operator, nor the other way round")
+  func roles() {
+    for (body, _) in Self.bodies {
+      let expected: (application: Bool, operator: Bool) =
+        switch body {
+        case .allocate, .free, .attach, .replicate, .merge, .close: (true, false)
+        case .set, .logLevel, .holdAcknowledgements: (false, true)
+        default: (true, true)
+        }
+      #expect(body.isAllowed(to: .application) == expected.application, "\(body)")
+      #expect(body.isAllowed(to: .operator) == expected.operator, "\(body)")
+    }
   }
 
   @Test("of random bytes is refused and nothing worse")

@@ -28,6 +28,25 @@ struct ReportTextTests {
     #expect(text.split(separator: "\n").last?.hasSuffix("17   18     -") == true, "is: \(text)")
   }
 
+  @Test("on memory shows what has no limit as a dash")
+  func memory() {
+    let areas = [
+      MemoryReport(area: "hold_buffer", used: 7, limit: 67_108_864, unit: "bytes"),
+      MemoryReport(area: "resident", used: 12_345_678, limit: nil, unit: "bytes"),
+    ]
+    #expect(
+      MemoryReport.table(areas) == """
+        Area             Used     Limit  Unit
+        hold_buffer         7  67108864  bytes
+        resident     12345678         -  bytes
+        """)
+  }
+
+  @Test("on a setting is its value and nothing else")
+  func setting() {
+    #expect(ControlReply.Body.setting(.init(name: .mode, value: "strict")).text == "strict")
+  }
+
   @Test("on the state has a line for each fact")
   func status() {
     let lines = ControlReplyTests.status.text.split(separator: "\n")

@@ -55,6 +55,7 @@ struct ConfigurationTests {
     #expect(configuration.limits.record == 1024 * 1024)
     #expect(configuration.log.level == .info)
     #expect(configuration.log.destination == .stderr)
+    #expect(configuration.onApplicationFailure == .switchover)
     #expect(!configuration.debug)
   }
 
@@ -78,7 +79,8 @@ struct ConfigurationTests {
       mode: strict
       timeouts: { prl: 500ms, sdrl: 2s, psrm: 1m }
       limits: { sockets: 100, snoop-buffer: 64KiB, hold-buffer: 1GiB, record: 131072B }
-      log: { level: debug, destination: stderr }
+      log: { level: debug, destination: syslog }
+      on-application-failure: close
       debug: true
       """)
     #expect(configuration.slot == 1)
@@ -98,6 +100,8 @@ struct ConfigurationTests {
     #expect(configuration.limits.holdBuffer == 1 << 30)
     #expect(configuration.limits.record == 131_072)
     #expect(configuration.log.level == .debug)
+    #expect(configuration.log.destination == .syslog)
+    #expect(configuration.onApplicationFailure == .close)
     #expect(configuration.debug)
   }
 
@@ -112,6 +116,52 @@ struct ConfigurationTests {
         try Self.read(Self.smallest + "mastership: { priority: \(priority) }").mastership.priority == priority
       )
     }
+  }
+
+  /// Every key of the file, with a value that is not the one it has in `smallest`, as one more line or in
+  /// place of what stands there.
+  static let changes: [(key: String, yaml: String, atOnce: Bool)] = [
+    ("timeouts.prl", smallest + "timeouts: { prl: 2s }", true),
+    ("timeouts.sdrl", smallest + "timeouts: { sdrl: 2s }", true),
+    ("timeouts.psrm", smallest + "timeouts: { psrm: 2s }", true),
+    ("log.level", smallest + "log: { level: debug }", true),
+    ("on-application-failure", smallest + "on-application-failure: close", true),
+    ("debug", smallest + "debug: true", true),
+    ("node", smallest("node: re0", "node: re7"), false),
+    ("slot", smallest("slot: 0", "slot: 1"), false),
+    ("link.listen", smallest("10.77.0.1:7000", "10.77.0.1:7001"), false),
+    ("link.connect", smallest("10.77.0.2:7000", "10.77.0.2:7001"), false),
+    ("addresses", smallest("5.5.5.5/24", "5.5.5.6/24"), false),
+    ("uplinks", smallest("eth0", "eth1"), false),
+    ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
+    (
+      "mastership.keepalive.interval", smallest + "mastership: { keepalive: { interval: 200ms } }", false
+    ),
+    ("mastership.keepalive.misses", smallest + "mastership: { keepalive: { misses: 4 } }", false),
+    ("control", smallest + "control: /run/x", false),
+    ("mode", smallest + "mode: strict", false),
+    ("limits.sockets", smallest + "limits: { sockets: 7 }", false),
+    ("limits.snoop-buffer", smallest + "limits: { snoop-buffer: 1MiB }", false),
+    ("limits.hold-buffer", smallest + "limits: { hold-buffer: 1MiB }", false),
+    ("log.destination", smallest + "log: { destination: syslog }", false),
+    ("limits.record", smallest + "limits: { record: 2MiB }", false),
+  ]
+
+  @Test("says of every key that has changed whether a running engine takes it over", arguments: changes)
+  func change(key: String, yaml: String, atOnce: Bool) throws {
+    let old = try Self.read(Self.smallest)
+    let changes = old.changes(to: try Self.read(yaml))
+    #expect(changes.atOnce == (atOnce ? [key] : []))
+    #expect(changes.afterRestart == (atOnce ? [] : [key]))
+    #expect(old.changes(to: old).isEmpty)
+  }
+
+  @Test("has no key that could change unnoticed")
+  func unnoticed() throws {
+    let old = try Self.read(Self.smallest)
+    for (key, yaml, _) in Self.changes { #expect(try Self.read(yaml) != old, "\(key)") }
+    // A field that is added to the configuration belongs into `changes` as well.
+    #expect(Mirror(reflecting: old).children.count == 13)
   }
 
   // MARK: - What is wrong
@@ -271,9 +321,6 @@ struct ConfigurationTests {
       "arbiter external", behind: "mastership:\n  arbiter: external", line: 10, key: "mastership.arbiter",
       says: "external is not supported by this version, use pair"),
     Mistake(
-      "syslog", behind: "log: { destination: syslog }", key: "log.destination",
-      says: "syslog is not supported by this version"),
-    Mistake(
       "two uplinks", smallest("[ eth0 ]", "[ eth0, eth1 ]"), line: 8, key: "uplinks",
       says: "exactly one uplink, not 2"),
   ]
@@ -368,7 +415,10 @@ struct ConfigurationTests {
       "a level that is none", behind: "log: { level: loud }", key: "log.level", says: "one of trace, debug"),
     Mistake(
       "a destination that is none", behind: "log: { destination: file }", key: "log.destination",
-      says: "must be stderr"),
+      says: "one of stderr, syslog"),
+    Mistake(
+      "a policy that is none", behind: "on-application-failure: restart", key: "on-application-failure",
+      says: "one of switchover, close, not restart"),
     Mistake("debug: 1", behind: "debug: 1", key: "debug", says: "must be true or false, not 1"),
   ]
 
@@ -387,7 +437,8 @@ struct ConfigurationTests {
   @Test("every key of the documentation can be left out or changed on its own without another being blamed")
   func unrelated() throws {
     for text in [
-      "debug: false", "mode: strict", "control: /x", "log: {}", "limits: {}", "timeouts: {}",
+      "debug: false", "mode: strict", "control: /x", "on-application-failure: close", "log: {}", "limits: {}",
+      "timeouts: {}",
       "mastership: {}",
     ] {
       _ = try Self.read(Self.smallest + text)

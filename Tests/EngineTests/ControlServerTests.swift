@@ -180,6 +180,35 @@ struct ControlServerTests {
     #expect(read(ends[0], &bytes, 2) == 0, "a copy of the descriptor was left open")
   }
 
+  @Test("lets an operator do nothing that is an application's, nor an application what is an operator's")
+  func roles() throws {
+    let engine = try Engine { request, _, _, reply in
+      if case .hello = request {
+        reply.send(.welcome(ControlReply.Welcome(node: "re0", slot: 0, engineVersion: "9.9")))
+      } else {
+        reply.send(.done)
+      }
+    }
+    for role in ControlRequest.ClientRole.allCases {
+      let socket = try ControlSocket(connectingTo: engine.path)
+      let hello = ControlRequest.Body.hello(application: "test", protocolVersion: 1, role: role)
+      try socket.send(ControlRequest(id: 1, body: hello).message(), waiting: true)
+      _ = try Self.receive(socket)
+      for (body, isOperators) in [(ControlRequest.Body.allocate, false), (.logLevel(.debug), true)] {
+        try socket.send(ControlRequest(id: 2, body: body).message(), waiting: true)
+        let answer = try Self.receive(socket)
+        if isOperators == (role == .operator) {
+          #expect(answer == .reply(ControlReply(id: 2, outcome: .success(.done))))
+        } else {
+          let (id, error) = try Self.error(answer)
+          #expect(id == 2)
+          #expect(error.code == .notPermitted)
+          #expect(error.message.contains("said hello as \(role.rawValue)"), "says: \(error)")
+        }
+      }
+    }
+  }
+
   @Test("answers what it cannot accept with the reason, and goes on with the same client")
   func refusals() throws {
     let engine = try Engine()

@@ -76,7 +76,8 @@ import Testing
 @Suite struct HoldQueueTests {
   private func entry(_ required: LogPosition, _ frame: Int32, _ bytes: Int32 = 10) -> HoldQueue.Entry {
     HoldQueue.Entry(
-      required: required, frame: FrameReference(frame), byteCount: bytes, socket: 0, generation: 1)
+      required: required, frame: FrameReference(frame), byteCount: bytes, socket: 0, generation: 1,
+      isOutbound: true)
   }
 
   @Test func framesGoInTheOrderInWhichTheyCame() {

@@ -13,6 +13,9 @@ extension Seeds {
       .hello(application: "bird", protocolVersion: 1), .allocate, .free(handle), .attach(primary: handle),
       .replicate(primary: handle, secondary: handle), .unreplicate(handle), .merge(handle), .close(handle),
       .status(handle), .subscribe(.own), .subscribe(.all),
+      .hello(application: "jsrctl", protocolVersion: 1, role: .operator),
+      .set(name: "prl.timeout", value: "500ms"), .get(name: "mode"), .logLevel(.debug),
+      .holdAcknowledgements(of: .psrm, isOn: true),
     ]
     let all =
       bodies + ControlRequest.Report.allCases.map { .show($0) }

@@ -12,6 +12,8 @@ extension ControlReply.Body {
     case .sockets(let reports): SocketReport.table(reports)
     case .connections(let reports): ConnectionReport.table(reports)
     case .statistics(let reports): StatisticsReport.table(reports)
+    case .memory(let reports): MemoryReport.table(reports)
+    case .setting(let report): report.value
     }
   }
 
@@ -27,6 +29,8 @@ extension ControlReply.Body {
       case .sockets(let reports): try ControlJSON.encode(reports)
       case .connections(let reports): try ControlJSON.encode(reports)
       case .statistics(let reports): try ControlJSON.encode(reports)
+      case .memory(let reports): try ControlJSON.encode(reports)
+      case .setting(let report): try ControlJSON.encode(report)
       }
     return String(decoding: bytes, as: UTF8.self)
   }

@@ -1,9 +1,12 @@
+public import Control
 import Glibc
 
 /// Who is on the other end of a control connection.
 public struct ClientDescription: Hashable, Sendable, CustomStringConvertible {
   /// The name that the client gave itself with `hello`; empty until then.
   public var application: String
+  /// What it may ask for, as it said with `hello`.
+  public var role = ControlRequest.ClientRole.application
   /// The process that connected, as the kernel says (`SO_PEERCRED`): it may have handed the connection on.
   public var process: Int32
   /// Its effective user at that time.

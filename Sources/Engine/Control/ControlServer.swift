@@ -325,14 +325,19 @@ public final class ControlServer {
       return refuse(request.id, error, to: client)
     }
     switch request.body {
-    case .hello(let application, let protocolVersion):
+    case .hello(let application, let protocolVersion, let role):
       if let error = Self.objection(to: application, protocolVersion, again: client.isIntroduced) {
         return refuse(request.id, error, to: client)
       }
       client.description.application = application
+      client.description.role = role
       client.isIntroduced = true
     case _ where !client.isIntroduced:
       return refuse(request.id, ControlError(.notIntroduced, "the first request must be hello"), to: client)
+    case _ where !request.body.isAllowed(to: client.description.role):
+      let error = ControlError(
+        .notPermitted, "a client that said hello as \(client.description.role.rawValue) may not ask for this")
+      return refuse(request.id, error, to: client)
     case .subscribe(let scope):
       client.subscription = scope
       enqueue(ControlReply(id: request.id, outcome: .success(.done)), to: client)

@@ -24,6 +24,8 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
   case merged
   /// Mastership was handed over, and the other RE did not take it: the connection went on here.
   case handoverFailed
+  /// An operator asked for it, not the application.
+  case requestedByOperator
 
   public var description: String {
     switch self {
@@ -42,6 +44,7 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
     case .mastershipLost: "mastership lost"
     case .merged: "merged"
     case .handoverFailed: "handover failed"
+    case .requestedByOperator: "requested by an operator"
     }
   }
 

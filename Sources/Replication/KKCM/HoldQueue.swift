@@ -17,6 +17,7 @@ struct HoldQueue {
     var byteCount: Int32
     var socket: Int32
     var generation: UInt32
+    var isOutbound: Bool
     /// It has to be judged again before it goes.
     var isUnjudged = false
   }

@@ -21,6 +21,9 @@ struct ReplicationLog {
   private(set) var position: LogPosition = 0
   /// Of the last record that the secondary has.
   private(set) var acknowledged: LogPosition = 0
+  /// What the secondary said last: more than `acknowledged` only while a fault is injected.
+  private var heard: LogPosition = 0
+  private var hold = AcknowledgementHold()
   /// Bytes of records appended and not acknowledged.
   private(set) var unacknowledgedBytes = 0
   private var entries = Deque<Entry>()
@@ -32,6 +35,7 @@ struct ReplicationLog {
   mutating func append(byteCount: Int, layer: Layer, socket: Handle, now: Instant) -> LogPosition {
     position += 1
     unacknowledgedBytes += byteCount
+    hold.note(layer, at: position)
     entries.append(Entry(appended: now, byteCount: UInt32(byteCount), socket: socket, layer: layer))
     return position
   }
@@ -39,13 +43,36 @@ struct ReplicationLog {
   /// The secondary has everything up to `position`. Returns false if it cannot have: that position was
   /// never appended, or the acknowledgement goes back.
   mutating func acknowledge(_ position: LogPosition) -> Bool {
-    guard position <= self.position, position >= acknowledged else { return false }
+    guard position <= self.position, position >= heard else { return false }
+    heard = position
+    advance(to: hold.permitted(position))
+    return true
+  }
+
+  private mutating func advance(to position: LogPosition) {
     for _ in acknowledged..<position {
       unacknowledgedBytes -= Int(entries.removeFirst().byteCount)
     }
     acknowledged = position
     assert(entries.count == Int(self.position - acknowledged))
-    return true
+  }
+
+  /// Fault injection: acts as if the secondary had acknowledged no record of `layer`, or no longer so.
+  mutating func holdAcknowledgements(of layer: Layer, _ isOn: Bool) {
+    guard isOn else {
+      hold.end(layer)
+      return advance(to: hold.permitted(heard))
+    }
+    let first = entries.firstIndex { $0.layer == layer }
+    hold.begin(layer, from: first.map { acknowledged + LogPosition($0) + 1 })
+  }
+
+  /// Forgets everything but which layers are held: there is a new link.
+  mutating func restart() {
+    var hold = hold
+    hold.restart()
+    self = ReplicationLog()
+    self.hold = hold
   }
 
   /// Calls `visit` with the socket and layer of each record that has waited longer than its layer's

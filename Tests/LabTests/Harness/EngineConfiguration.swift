@@ -1,9 +1,13 @@
 /// The configuration of one engine of the lab: what jsrd's defaults are not for the lab, and what a case
 /// wants to be otherwise.
 struct EngineConfiguration: Sendable {
+  /// Fault injection is allowed.
+  var debug = false
+
   enum Mode: String, Sendable, CaseIterable { case overlap, strict }
 
   var mode = Mode.overlap
+  var logLevel = "info"
 
   /// The file for one engine; re0 has the higher priority and starts as primary.
   func text(for node: Node) -> String {
@@ -17,13 +21,14 @@ struct EngineConfiguration: Sendable {
         insecure: true
       addresses: [ 5.5.5.5/24 ]
       uplinks: [ eth0 ]
+      debug: \(debug)
       mastership:
         arbiter: pair
         priority: \(isFirst ? 100 : 90)
         keepalive: { interval: 100ms, misses: 3 }
       control: /run/jsr/jsrd.sock
       mode: \(mode.rawValue)
-      log: { level: info, destination: stderr }
+      log: { level: \(logLevel), destination: stderr }
 
       """
   }

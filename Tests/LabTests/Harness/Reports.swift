@@ -20,6 +20,7 @@ struct SocketReport: Decodable, Sendable {
   let peerHandle: String?
   let role: String
   let state: String
+  let application: String
   let proto: String?
   let local: String?
   let foreign: String?

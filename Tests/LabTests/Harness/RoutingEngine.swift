@@ -52,9 +52,17 @@ final class RoutingEngine: Sendable {
     return "\(node)-\(program)-\(number)"
   }
 
+  /// Changes the configuration file of the running engine, and tells it to read it again.
+  func reconfigure(_ text: String) throws {
+    try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
+    try engine.send(SIGHUP)
+  }
+
+  private var configurationPath: String { "\(lab.directory)/\(node).yaml" }
+
   /// Starts jsrd and waits until its control socket answers.
   func startEngine() async throws {
-    let path = "\(lab.directory)/\(node).yaml"
+    let path = configurationPath
     try configuration.text(for: node).write(toFile: path, atomically: true, encoding: .utf8)
     let engine = try lab.start(
       logName("jsrd"), on: node, [Binaries.path(of: "jsrd"), "--config", path])
@@ -128,6 +136,13 @@ final class RoutingEngine: Sendable {
 
   // MARK: What jsrctl says
 
+  /// Runs jsrctl to its end, whatever that is.
+  func jsrctl(_ words: [String]) async throws -> (end: Program.End, output: [String], errors: [String]) {
+    let program = try lab.start(logName("jsrctl"), on: node, [try Binaries.path(of: "jsrctl")] + words)
+    let end = try await program.waitForEnd(within: .seconds(40))
+    return (end, program.output, program.errors)
+  }
+
   private func control(_ words: [String]) async throws -> Data {
     let lines = try await lab.run([Binaries.path(of: "jsrctl"), "--json"] + words, on: node)
     return Data(lines.joined(separator: "\n").utf8)
@@ -149,6 +164,11 @@ final class RoutingEngine: Sendable {
   func sockets() async throws -> [SocketReport] { try await show("sockets") }
   func connections() async throws -> [ConnectionReport] { try await show("connections") }
   func statistics() async throws -> [StatisticsReport] { try await show("statistics") }
+
+  /// All of `show statistics`, which is of one moment, under names such as `sdrl.records`.
+  func figures() async throws -> [String: Int] {
+    Dictionary(uniqueKeysWithValues: try await statistics().map { ("\($0.layer).\($0.name)", $0.value) })
+  }
 
   /// What the kernel of this engine says of the echo server's connections.
   func kernelSockets() async throws -> [KernelSocket] { try await KernelSocket.all(on: node, in: lab) }
@@ -186,6 +206,10 @@ final class RoutingEngine: Sendable {
       Issue.record("\(error): before \(before), now \(now)")
     }
   }
+
+  /// Has jsrctl do something.
+  /// - Throws: ``LabFailure`` if it is refused.
+  func order(_ words: [String]) async throws { _ = try await control(words) }
 
   /// `jsrctl request master acquire | release | switch`
   func requestMaster(_ what: String) async throws {

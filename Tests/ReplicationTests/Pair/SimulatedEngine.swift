@@ -37,6 +37,8 @@ final class SimulatedEngine {
   private(set) var unreplicated: [Handle: UnreplicateReason] = [:]
   private(set) var refused: [Handle: UnreplicateReason] = [:]
   private(set) var linkClosings: [String] = []
+  /// What it has logged.
+  private(set) var lines: [(level: LogLevel, text: String)] = []
   /// Follows the primary, but does not say so.
   var withholdsAcknowledgements = false
   /// For tests that keep the handshake open.
@@ -256,7 +258,8 @@ final class SimulatedEngine {
     case .takeAddresses: hasAddresses = true
     case .dropAddresses: hasAddresses = false
     case .probe: pair.probe(from: slot)
-    case .peerClosed, .inspect, .phaseChanged, .standbyChanged, .log: break
+    case .log(let level, let text): lines.append((level, text))
+    case .peerClosed, .inspect, .phaseChanged, .standbyChanged: break
     }
   }
 }

@@ -188,12 +188,6 @@ enum PlantedBug: String, CaseIterable, Sendable {
   /// Two masters. Shows when a primary sleeps until the other has taken over, and its first step is a tick.
   case leaseRevivedAfterSleep
 
-  /// Snoop pairs may be merged however long ago the primary was heard of.
-  ///
-  /// Promise 3 at a merge. Shows when a secondary without link does not take over for longer than the license,
-  /// since its uplink is dead or it sleeps; meanwhile the primary gives the pairs up, goes on, and dies.
-  case licenseNeverExpires
-
   /// A secondary takes over as soon as a probe has no answer, even if it has just heard the primary.
   ///
   /// Two masters. Shows when the uplink loses or delays probes or answers by 20 ms, or is cut between the REs,

@@ -404,7 +404,7 @@ public struct PairArbiter {
       return [.revokeLease] + (keepsConnections ? [] : [.becameSecondary])
         + [.log("takeover given up: the lease was not there in time")]
     }
-    let licensed = licensedFrom.map { now - $0 < timing.license || planted(.licenseNeverExpires) } ?? false
+    let licensed = licensedFrom.map { now - $0 < timing.license } ?? false
     let valid = takeoverIsPlanned || licensed
     let mayHaveMoved = possibleSuccessor != nil && !takeoverIsCertain
     possibleSuccessor = nil
@@ -545,7 +545,7 @@ public struct PairArbiter {
       severedUntil = nil
       outputs.append(.peerPairsAreVoid)
     }
-    if let from = licensedFrom, now - from >= timing.license, !planted(.licenseNeverExpires) {
+    if let from = licensedFrom, now - from >= timing.license {
       licensedFrom = nil
       if phase == .secondary { outputs.append(.voidPairs) }
     }

@@ -132,7 +132,9 @@ extension LabSuite {
         var configuration = EngineConfiguration()
         configuration.debug = true
         let pair = try await EnginePair(in: lab, configuration: configuration)
-        let traffic = try await WatchedTraffic(pair, connections: 1, ["-m", "0", "-w", "5", "--quiet"])
+        // Large enough that the window moves on by what has to be announced (PSRM) with every few of them.
+        let traffic = try await WatchedTraffic(
+          pair, connections: 1, ["-m", "0", "-w", "5", "-l", "30000", "--quiet"])
         let handles = (try await pair.re0.sockets().map(\.handle), try await pair.re1.sockets().map(\.handle))
         try await traffic.waitUntilFlowing()
         // The timeout is one second at the start. No other layer may be the first.

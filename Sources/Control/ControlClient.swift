@@ -24,6 +24,9 @@ public final class ControlClient {
   private let path: String
   private let socket: ControlSocket
   private var nextID: UInt64 = 1
+  /// Events that came while an answer was awaited, the oldest first.
+  private var events: [ControlEvent] = []
+  private static let eventLimit = 1024
   /// Who answered.
   public private(set) var welcome: ControlReply.Welcome
 
@@ -58,7 +61,14 @@ public final class ControlClient {
     try send(ControlRequest(id: id, body: body))
     var whole: ControlReply?
     while true {
-      guard case .reply(let part) = try receive() else { continue }
+      let part: ControlReply
+      switch try receive() {
+      case .reply(let reply): part = reply
+      case .event(let event):
+        if events.count == Self.eventLimit { events.removeFirst() }
+        events.append(event)
+        continue
+      }
       // 0 is the answer to a client that is not let in.
       guard part.id == id || part.id == 0 else { continue }
       do throws(ControlError) {
@@ -76,10 +86,17 @@ public final class ControlClient {
 
   /// Waits for the next event, without limit; after a `subscribe`.
   public func nextEvent() throws(Failure) -> ControlEvent {
+    guard events.isEmpty else { return events.removeFirst() }
     setReceiveTimeout(seconds: 0)
     while true {
       if case .event(let event) = try receive() { return event }
     }
+  }
+
+  /// The events that came while answers were awaited, of which 1,024 are kept.
+  public func takeEvents() -> [ControlEvent] {
+    defer { events = [] }
+    return events
   }
 
   private func send(_ request: ControlRequest) throws(Failure) {

@@ -22,22 +22,11 @@ struct Monitor: ParsableCommand {
             throw .refused(error)
           }
         } else {
-          line = "\(Self.timeOfDay(event.timeMilliseconds)) \(event)"
+          line = event.line
         }
         // A reader that has gone away has seen enough.
         guard puts(line) >= 0, fflush(nil) == 0 else { return }
       }
     }
-  }
-
-  /// `12:34:56.789`
-  private static func timeOfDay(_ milliseconds: Int64) -> String {
-    func digits(_ value: Int64, _ count: Int) -> String {
-      let text = String(value)
-      return String(repeating: "0", count: max(0, count - text.count)) + text
-    }
-    let time = milliseconds % 86_400_000
-    return digits(time / 3_600_000, 2) + ":" + digits(time / 60_000 % 60, 2) + ":"
-      + digits(time / 1000 % 60, 2) + "." + digits(time % 1000, 3)
   }
 }

@@ -40,6 +40,8 @@ import Testing
     Mistake("jsrctl debug hold-acks iha on", names: "iha"),
     Mistake("jsrctl debug hold-acks prl maybe", names: "maybe"),
     Mistake("jsrctl debug hold-acks prl", names: "state"),
+    Mistake("jsrctl top --interval 0", names: "--interval"),
+    Mistake("jsrctl top --count 0", names: "--count"),
     Mistake("jsrctl dance", names: "dance"),
     Mistake("jsrd", names: "--config"),
     Mistake("jsrd --config", names: "--config"),
@@ -65,7 +67,8 @@ import Testing
     "that finds no engine ends with status 69 and one line that says where it looked",
     arguments: [
       "show status", "show memory", "request master switch", "unreplicate 0x100000000", "get mode",
-      "set prl.timeout 500ms", "log level debug", "debug hold-acks prl on", "monitor", "--json show sockets",
+      "set prl.timeout 500ms", "log level debug", "debug hold-acks prl on", "monitor", "top",
+      "--json show sockets",
     ])
   func unreachable(_ line: String) throws {
     let words = ["--socket", "/nonexistent/jsrd.sock"] + line.split(separator: " ").map(String.init)

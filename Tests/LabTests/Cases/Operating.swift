@@ -192,6 +192,36 @@ extension LabSuite {
       }
     }
 
+    @Test("jsrctl top goes on through a switchover, on a terminal and off it", .timeLimit(.minutes(1)))
+    func top() async throws {
+      try await Lab.run("jsrctl-top") { lab in
+        let pair = try await EnginePair(in: lab)
+        let traffic = try await WatchedTraffic(pair, connections: 2, ["-m", "0", "-w", "10"])
+        let jsrctl = try Binaries.path(of: "jsrctl")
+        let screen = try lab.start(
+          "top", on: .re1,
+          ["script", "-qfec", "stty rows 20 cols 100; \(jsrctl) top --count 8", "/dev/null"])
+        let documents = try lab.start("top-json", on: .re1, [jsrctl, "top", "--json", "--count", "4"])
+        try await screen.waitForLine(containing: "re1: secondary", within: .seconds(5))
+        try await pair.re0.requestMaster("switch")
+        try await screen.waitForLine(containing: "re1: primary", within: .seconds(8))
+        try await screen.waitForLine(containing: "mastership gained", within: .seconds(8))
+        #expect(try await documents.waitForEnd(within: .seconds(15)) == .exited(0))
+        #expect(try await screen.waitForEnd(within: .seconds(20)) == .exited(0))
+        let output = screen.output.joined(separator: "\n")
+        #expect(output.contains("\u{1b}[?1049h") && output.contains("\u{1b}[?1049l"))
+        #expect(documents.output.count == 4)
+        for line in documents.output {
+          let sample = try #require(try document([line]) as? [String: Any])
+          #expect(
+            Set(sample.keys) == ["status", "sockets", "connections", "statistics", "memory"])
+        }
+        let text = try await done(pair.re1, "top --count 1")
+        #expect(text.first?.hasPrefix("re1: primary") == true)
+        try await traffic.stop(living: [pair.re0, pair.re1])
+      }
+    }
+
     @Test("SIGHUP takes over what can change, and names what cannot", .timeLimit(.minutes(1)))
     func signal() async throws {
       try await Lab.run("sighup") { lab in

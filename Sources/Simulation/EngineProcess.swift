@@ -72,8 +72,6 @@ final class EngineProcess {
   /// Of `pending`, those that their application has closed meanwhile.
   private var closedEarly: Set<Handle> = []
   private var pairs: [Handle: Pair] = [:]
-  /// Fault: what it should acknowledge, it does not.
-  var holdsAcknowledgements = false
   private var lastAccount: TrueTime = 0
 
   /// Frames that a TAP device queues (`tun` default, drivers/net/tun.c).
@@ -146,15 +144,17 @@ final class EngineProcess {
   /// Faults are over.
   func endTroubles() {
     ambush = nil
-    releaseAcknowledgements()
+    for layer in [Layer.sdrl, .psrm, .prl] { holdAcknowledgements(of: layer, false) }
     wakesAt = min(wakesAt, world.now)
     wake()
   }
 
-  func releaseAcknowledgements() {
-    guard isAlive, holdsAcknowledgements else { return }
-    holdsAcknowledgements = false
-    input(.request { engine in engine.node.linkBatchEnded(now: engine.machine.now) })
+  func holdAcknowledgements(of layer: Layer, _ isOn: Bool) {
+    input(
+      .request { engine in
+        guard engine.node.holdsAcknowledgements(of: layer) != isOn else { return }
+        engine.node.holdAcknowledgements(of: layer, isOn, now: engine.machine.now)
+      })
   }
 
   private func step(before action: Action) {
@@ -403,7 +403,7 @@ final class EngineProcess {
       deferred = []
     }
     flushSteering()
-    if !holdsAcknowledgements { node.linkBatchEnded(now: now) }
+    node.linkBatchEnded(now: now)
     settle()
     for action in deferred { perform(action, .link(input)) }
     settle()
@@ -785,11 +785,22 @@ final class EngineProcess {
     }
   }
 
+  // MARK: An operator
+
+  func setTimeout(of layer: Layer, _ time: Nanoseconds) { node.setTimeout(of: layer, time) }
+
+  func logRecords(_ isOn: Bool) { node.logsRecords = isOn }
+
   func askForMastership() {
-    if phase == .primary {
-      try? node.releaseMastership(now: machine.now)
-    } else {
-      try? node.acquireMastership(now: machine.now)
+    do throws(PairArbiter.RequestError) {
+      if phase == .primary {
+        try node.releaseMastership(now: machine.now)
+      } else {
+        try node.acquireMastership(now: machine.now)
+      }
+    } catch {
+      let refusal = "\(error)"
+      world.tell(name, "refuses: \(refusal)")
     }
   }
 

@@ -56,8 +56,12 @@ public struct Fault: Sendable, CustomStringConvertible {
     case machineSleep(slot: Int)
     /// The whole machine stops, and its clock with it.
     case machineFreeze(slot: Int)
-    /// The secondary follows, and its acknowledgements are held back.
-    case acknowledgementsHeld(slot: Int)
+    /// An operator of the RE holds back acknowledgements of records of a layer, sent or received.
+    case acknowledgementsHeld(slot: Int, Layer)
+    /// An operator of the RE changes how long records of a layer may be unacknowledged, in milliseconds.
+    case timeoutChanged(slot: Int, Layer, Int64)
+    /// An operator of the RE wants to see every record in the log, or not any more.
+    case recordsLogged(slot: Int, Bool)
   }
 
   var at: TrueTime
@@ -91,7 +95,12 @@ public struct Fault: Sendable, CustomStringConvertible {
     case .forgeries: return "forged segments arrive"
     case .machineSleep(let slot): return "re\(slot) stops \(time), its clock goes on"
     case .machineFreeze(let slot): return "re\(slot) stops \(time), its clock with it"
-    case .acknowledgementsHeld(let slot): return "acknowledgements of re\(slot) are held \(time)"
+    case .acknowledgementsHeld(let slot, let layer):
+      return "acknowledgements of \(layer) are held on re\(slot) \(time)"
+    case .timeoutChanged(let slot, let layer, let time):
+      return "an operator sets the timeout of \(layer) on re\(slot) to \(time) ms"
+    case .recordsLogged(let slot, let isOn):
+      return "an operator turns the logging of records on re\(slot) \(isOn ? "on" : "off")"
     }
   }
 
@@ -169,7 +178,15 @@ public struct Fault: Sendable, CustomStringConvertible {
     case 19: return fault(.oldDuplicates, 0)
     case 20: return fault(.forgeries, 0)
     case 21: return fault(.machineSleep(slot: slot), duration)
-    case 22: return fault(.acknowledgementsHeld(slot: slot), duration)
+    case 22:
+      let layer = [Layer.sdrl, .psrm, .prl].randomElement(using: &random)!
+      switch Int.random(in: 0..<4, using: &random) {
+      case 0: return fault(.timeoutChanged(slot: slot, layer, .random(in: 50...1_500, using: &random)), 0)
+      // Seldom: it costs time.
+      case 1 where scenario.pace == .calm:
+        return fault(.recordsLogged(slot: slot, .random(using: &random)), 0)
+      default: return fault(.acknowledgementsHeld(slot: slot, layer), duration)
+      }
     default:
       switch scenario.kind {
       case .uplinkFaults, .splitBrain:

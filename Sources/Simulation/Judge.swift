@@ -63,9 +63,12 @@ enum Judge {
   private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine)
     -> Bool
   {
-    isMirrored(conversation, from: machine, by: other)
-      // For as long as a takeover may take.
-      && other.engine!.node.arbiter.isLicensed(now: other.now + machine.world.scenario.timing.detection)
+    let timing = machine.world.scenario.timing
+    return isMirrored(conversation, from: machine, by: other)
+      // For as long as a takeover may take: an RE that has just woken up begins to listen with its next tick, and asks
+      // who has the addresses before the tick after the detection time.
+      && other.engine!.node.arbiter.isLicensed(
+        now: other.now + timing.detection + timing.probeWait + Nanoseconds(EngineProcess.tickInterval * 2))
       && machine.engine!.node.arbiter.standbyIsReady
   }
 

@@ -147,11 +147,15 @@ extension Fault {
       Judge.clockStops(world)
       world.machines[slot].stop(withClock: true)
       later { world.machines[slot].goOn() }
-    case .acknowledgementsHeld(let slot):
+    case .acknowledgementsHeld(let slot, let layer):
       Judge.pathFails(world)
       let engine = world.machines[slot].engine
-      engine?.holdsAcknowledgements = true
-      later { [weak engine] in engine?.releaseAcknowledgements() }
+      engine?.holdAcknowledgements(of: layer, true)
+      later { [weak engine] in engine?.holdAcknowledgements(of: layer, false) }
+    case .timeoutChanged(let slot, let layer, let time):
+      world.machines[slot].engine?.input(.request { $0.setTimeout(of: layer, .milliseconds(time)) })
+    case .recordsLogged(let slot, let isOn):
+      world.machines[slot].engine?.input(.request { $0.logRecords(isOn) })
     }
   }
 

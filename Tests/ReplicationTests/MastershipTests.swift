@@ -97,11 +97,11 @@ import Testing
     }
 
     mutating func hear(
-      _ phase: MastershipPhase, term: UInt64, echo: Instant, onLink: Bool = true
+      _ phase: MastershipPhase, term: UInt64, echo: Instant, onLink: Bool = true, leaseIsTimed: Bool = true
     ) {
       let keepalive = Keepalive(
         slot: 1, phase: phase, term: term, priority: 100, sentAt: now.nanoseconds, echo: echo.nanoseconds,
-        echoAnywhere: echo.nanoseconds, leaseIsTimed: true, uplinkIsRunning: true, linkIsUp: true,
+        echoAnywhere: echo.nanoseconds, leaseIsTimed: leaseIsTimed, uplinkIsRunning: true, linkIsUp: true,
         session: 5 &* Hello.sessionsPerIncarnation, voidedSession: 0)
       _ = arbiter.received(keepalive, onLink: onLink, now: now)
     }
@@ -186,6 +186,27 @@ import Testing
       let time = try #require(waited)
       if sleep.count == 0 {
         #expect(time <= lone.timing.detection)
+      } else {
+        #expect(time >= lone.timing.detection * 9)
+      }
+    }
+  }
+
+  @Test("A primary that dies just after it regained its lease is succeeded as soon as any other")
+  func diesAfterRegainingItsLease() throws {
+    for isGranted in [true, false] {
+      var lone = Lone()
+      lone.hear(.primary, term: 1, echo: lone.now)
+      // A grant is the answer on the link. On the uplink the other RE may regain its lease without being heard.
+      if isGranted { lone.hear(.suspended, term: 1, echo: lone.now, leaseIsTimed: false) }
+      lone.hear(.suspended, term: 1, echo: lone.now, onLink: false, leaseIsTimed: false)
+      if !isGranted { lone.now = lone.now + .milliseconds(1) }
+      lone.hear(.suspended, term: 1, echo: lone.now, onLink: false, leaseIsTimed: false)
+      _ = lone.arbiter.linkWentDown(.endOfStream, now: lone.now)
+      let waited = lone.timeToTakeover(limit: .seconds(10))
+      let time = try #require(waited)
+      if isGranted {
+        #expect(time <= lone.timing.lease + lone.timing.margin + .milliseconds(20))
       } else {
         #expect(time >= lone.timing.detection * 9)
       }

@@ -146,6 +146,7 @@ public struct PairArbiter {
     var term: UInt64
     var priority: UInt16
     var uplinkIsRunning: Bool
+    /// Should it have a lease, that ends by itself.
     var leaseIsTimed: Bool
   }
 
@@ -298,9 +299,11 @@ public struct PairArbiter {
     }
     latestIncarnation = incarnation
     if onLink || peer != nil {
+      // A suspended RE has no lease. What it may have next is what the answer on the link grants it, which is timed.
+      let isGranted = keepalive.phase == .suspended && keepalive.sentAt == peerSentAt
       peer = Peer(
         phase: keepalive.phase, term: keepalive.term, priority: keepalive.priority,
-        uplinkIsRunning: keepalive.uplinkIsRunning, leaseIsTimed: keepalive.leaseIsTimed)
+        uplinkIsRunning: keepalive.uplinkIsRunning, leaseIsTimed: keepalive.leaseIsTimed || isGranted)
     }
     peerSentAtAnywhere = keepalive.sentAt
     if keepalive.echoAnywhere != .min { peerWasThere = Instant(nanoseconds: keepalive.echoAnywhere) }

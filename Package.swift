@@ -45,7 +45,10 @@ let package = Package(
     // The protocol: bytes and times in, actions out. No system, no Foundation, no clock, no threads.
     .target(
       name: "Replication",
-      dependencies: ["Packet", .product(name: "DequeModule", package: "swift-collections")],
+      dependencies: [
+        "Packet", .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
       swiftSettings: strict),
 
     // A pair of routing engines, their peers and networks in one process, from a seed: tests the protocol.

@@ -1,3 +1,4 @@
+import OrderedCollections
 import Packet
 
 // What a change of mastership means for sockets.
@@ -175,7 +176,9 @@ extension ReplicationNode {
   private mutating func handOver(term: UInt64, echo: Int64, now: Instant) {
     sendDirtyBlocks(now: now)
     if !planted(.leaseOutlivesHandover) { actions.append(.revokeLease) }
-    for (flow, _) in flows { forwards[flow] = now + .seconds(2) }
+    for place in entries.indices {
+      if let flow = entries[place]?.flow, flows[flow] == place { forwards[flow] = now + .seconds(2) }
+    }
     var writer = ByteWriter(.mastershipHandover)
     writer.integer(term)
     writer.integer(echo)
@@ -193,10 +196,7 @@ extension ReplicationNode {
       default: break
       }
     }
-    for (flow, _) in forwards {
-      forwards[flow] = nil
-      if flows[flow] == nil { actions.append(.unsteer(flow)) }
-    }
+    endForwards(where: { _ in true })
   }
 
   private mutating func takeBack(_ place: Int, because reason: UnreplicateReason, now: Instant) {

@@ -1,3 +1,4 @@
+import OrderedCollections
 import Packet
 
 // What the primary does with the packets of replicated flows, and every RE with those that reach it while

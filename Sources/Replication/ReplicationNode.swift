@@ -1,3 +1,4 @@
+import OrderedCollections
 import Packet
 
 /// The protocol of one routing engine: everything that JSR decides, and nothing that it touches.
@@ -80,8 +81,9 @@ public struct ReplicationNode {
   var paused: Set<Int> = []
   /// Where sockets stand whose kernel acknowledges what is not in the log, or did so lately.
   var refusing: Set<Int> = []
-  /// Flows that were handed over, whose late packets go to the other RE.
-  var forwards: [Flow: Instant] = [:]
+  /// Flows that were handed over, whose late packets go to the other RE. In an order of their own, so that the same
+  /// input gives the same actions.
+  var forwards: OrderedDictionary<Flow, Instant> = [:]
 
   var linkState = LinkState.down
   var session: UInt64
@@ -133,14 +135,15 @@ public struct ReplicationNode {
       // Nothing more is sent before the other RE has greeted: a connection that died would never show it.
       closeLink("no greeting for \(configuration.timing.greeting.milliseconds) ms")
     }
-    if !forwards.isEmpty {
-      for (flow, until) in forwards where now >= until {
-        forwards[flow] = nil
-        // It may have come back meanwhile.
-        if flows[flow] == nil { actions.append(.unsteer(flow)) }
-      }
-    }
+    if !forwards.isEmpty { endForwards(where: { now >= $0 }) }
     flushBlocks(now: now)
+  }
+
+  /// Stops passing on the late packets of flows whose time `isOver`.
+  mutating func endForwards(where isOver: (Instant) -> Bool) {
+    // A flow may have come back meanwhile.
+    for (flow, until) in forwards where isOver(until) && flows[flow] == nil { actions.append(.unsteer(flow)) }
+    forwards.removeAll { isOver($0.value) }
   }
 
   /// A secondary's application that does not read for as long as PRL may take is not worth waiting for.

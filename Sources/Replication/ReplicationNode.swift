@@ -110,7 +110,10 @@ public struct ReplicationNode {
     self.configuration = configuration
     timeouts = configuration.timeouts
     session = configuration.incarnation &* Hello.sessionsPerIncarnation
-    handles = HandleTable(slot: configuration.slot, limit: configuration.socketLimit)
+    // A handle of an earlier run of the engine must not name a socket of this one.
+    handles = HandleTable(
+      slot: configuration.slot, limit: configuration.socketLimit,
+      firstGeneration: HandleTable.firstGeneration(ofRun: configuration.incarnation))
     arbiter = PairArbiter(
       slot: configuration.slot, priority: configuration.priority, timing: configuration.timing, now: now)
     for layer in [Layer.prl, .psrm] { say(.info, "\(layer) global state initialized") }

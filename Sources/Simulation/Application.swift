@@ -272,6 +272,8 @@ final class Application {
         return
       }
       hear { application in
+        // The answer of an engine that is gone comes before the news of its end.
+        guard application.machine.engine === engine else { return }
         if case .pair(let old, _) = application.holdings[conversation.number] {
           application.ask { $0.close(old) }
         }

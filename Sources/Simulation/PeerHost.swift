@@ -29,6 +29,10 @@ enum PeerHost {
         timestampOffset: 77 &+ UInt32(machine.slot) &* 0x8000_0000, now: machine.now),
       readPosition: 0, writePosition: 0)
     machine.add(socket)
+    if machine.engine?.isWell != true {
+      // A kernel accepts connections also while its engine sleeps; that one may find out that it lost its lease.
+      Judge.lose(conversation, "was opened while the engine of \(machine.name) slept")
+    }
     machine.application!.accepted(socket)
     work(conversation, in: world)
     if let resetsAfter = plan.peerResetsAfter { world.after(resetsAfter) { reset(conversation, in: world) } }

@@ -107,6 +107,25 @@ import Testing
     #expect(throws: HandleError.exhausted) { _ = try table.allocate() }
   }
 
+  @Test("A handle of an earlier run of the engine names no socket of this one")
+  func handlesOfAnotherRun() throws {
+    var generator = SeededGenerator(seed: 3)
+    for _ in 0..<200 {
+      var runs = (0..<2).map { _ in
+        let incarnation = UInt64.random(in: 1...UInt64.max, using: &generator)
+        return HandleTable(
+          slot: 0, limit: 4, firstGeneration: HandleTable.firstGeneration(ofRun: incarnation))
+      }
+      let old = try (0..<4).map { _ in try runs[0].allocate().handle }
+      for _ in 0..<4 { _ = try runs[1].allocate() }
+      for handle in old { #expect(throws: HandleError.self) { _ = try runs[1].place(of: handle) } }
+    }
+    for incarnation in [1, UInt64(HandleTable.lastGenerationOfRound), .max] {
+      let first = HandleTable.firstGeneration(ofRun: incarnation)
+      #expect(first >= 1 && first <= HandleTable.lastGenerationOfRound / 2 + 1)
+    }
+  }
+
   @Test func anyOrderOfAllocationsKeepsTheTableTrue() throws {
     var generator = SeededGenerator(seed: 11)
     var table = HandleTable(slot: 1, limit: 20)

@@ -45,6 +45,11 @@ struct HandleTable {
     round = firstRound
   }
 
+  /// Where the generations of a run of the engine begin: somewhere in the first half of a round, by its random number.
+  static func firstGeneration(ofRun incarnation: UInt64) -> UInt32 {
+    1 + UInt32(incarnation % UInt64(lastGenerationOfRound / 2))
+  }
+
   /// Handles in use.
   var count: Int { handles.count - freePlaces.count }
 

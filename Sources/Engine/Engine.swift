@@ -66,6 +66,10 @@ public final class Engine: @unchecked Sendable {
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
+  /// Connections that nobody serves any more.
+  var abandoned: [ReadinessMonitor.Token: AbandonedConnection] = [:]
+  /// Sockets that a reset may have ended, and how often they are yet to be looked at.
+  var suspects: [Handle: Int] = [:]
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals = SteeringRemovals()
   /// Sockets whose flows are steered and whose state is yet to be read.
@@ -266,6 +270,7 @@ public final class Engine: @unchecked Sendable {
     node.uplinkChanged(isRunning: uplinkCarrier.isRunning, now: now)
     watchLinkCarrier(now: now)
     node.tick(now: now)
+    inspectSuspects(now: now)
     sweepSockets(now: now)
     unsteerWhatIsDue(now: now)
     settle()

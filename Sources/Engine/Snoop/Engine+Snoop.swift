@@ -68,6 +68,7 @@ extension Engine {
   }
 
   func becameReady(_ token: ReadinessMonitor.Token) {
+    if let connection = abandoned[token] { return drainAbandoned(token, connection) }
     guard let watch = snoopTokens.removeValue(forKey: token) else { return }
     monitor.remove(token)
     watch.pair.watched.remove(watch.stream)

@@ -12,10 +12,10 @@ import Replication
 /// The engine's duplicate of a replicated socket: it keeps the connection when the application dies.
 final class ReplicatedSocket {
   private var owned: OwnedDescriptor?
-  /// The number of the duplicate, open unless `closeRequested`.
+  /// The number of the duplicate, this socket's unless `closeRequested`.
   let descriptor: Int32
-  /// When the application closed its descriptor, and this one was closed too: nothing but the end of the
-  /// connection is awaited.
+  /// When the engine gave this one up, because the application had closed its own or is gone: nothing but the
+  /// end of the connection is awaited.
   private(set) var closeRequested: Instant?
 
   init(_ descriptor: consuming OwnedDescriptor) {
@@ -23,9 +23,21 @@ final class ReplicatedSocket {
     owned = consume descriptor
   }
 
-  func close(now: Instant) {
+  /// Gives up the duplicate, which is closed when whoever takes it lets go of it.
+  func giveUp(now: Instant) -> OwnedDescriptor? {
     closeRequested = now
-    owned = nil
+    return owned.take()
+  }
+}
+
+/// A connection that nobody serves any more, while its peer takes leave.
+final class AbandonedConnection {
+  let ending: OrderlyClose
+  let since: Instant
+
+  init(_ descriptor: consuming OwnedDescriptor, now: Instant) {
+    ending = OrderlyClose(descriptor)
+    since = now
   }
 }
 
@@ -158,7 +170,8 @@ extension Engine {
     guard let pending = pendingReplications.removeValue(forKey: handle) else { return }
     sockets[handle] = pending.socket
     pending.reply.send(.done)
-    if pending.isClosed { closeDuplicate(handle) }
+    if pending.isClosed { closeDuplicate(handle, .byApplication) }
+    if owners[handle] == nil { attendOrphans() }
   }
 
   func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
@@ -178,7 +191,9 @@ extension Engine {
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
     // A handle whose socket goes on is the application's to free; of the others nothing is left to name.
     let closing = sockets[handle]?.closeRequested != nil
-    // The socket goes on as an ordinary one of its application; what the engine kept it for is over.
+    // The socket goes on as an ordinary one of its application; what the engine kept it for is over. If the
+    // application is gone, nobody can go on with it: mastership is elsewhere, or cannot be moved.
+    if owners[handle] == nil, reason != .mastershipLost { closeDuplicate(handle, .abandoned) }
     sockets[handle] = nil
     if isPair || closing || reason == .mastershipLost || owners[handle] == nil {
       owners[handle] = nil
@@ -188,16 +203,40 @@ extension Engine {
 
   func peerClosed(_ handle: Handle) {
     publish(.peerClosed(handle), to: owners[handle])
-    // Nobody is left who could close this direction.
-    if owners[handle] == nil, sockets[handle]?.closeRequested == nil { closeDuplicate(handle) }
+    // Nobody is left who could close this direction, unless it is about to be served by the other RE.
+    if owners[handle] == nil, node.arbiter.phase == .primary { closeDuplicate(handle, .abandoned) }
   }
 
-  /// The kernel may have ended the connection.
-  func inspect(_ handle: Handle) {
-    guard let socket = sockets[handle], socket.closeRequested == nil,
-      let info = try? TCPRepair.info(of: socket.descriptor), info.state == Self.stateClosed
-    else { return }
-    try? node.unreplicate(handle, because: .reset, now: Self.now())
+  // MARK: Resets
+
+  /// How often it is looked, at ticks, whether a reset has ended a connection. The reset that gives the reason is
+  /// on its way to the kernel yet, which may besides be busy with the socket.
+  static let inspections = 3
+
+  /// A reset went by: the kernel may have ended the connection.
+  func inspect(_ handle: Handle) { suspects[handle] = Self.inspections }
+
+  func inspectSuspects(now: Instant) {
+    guard !suspects.isEmpty else { return }
+    for (handle, left) in suspects {
+      suspects[handle] = left > 1 ? left - 1 : nil
+      guard let socket = sockets[handle], isEnded(socket, handle) else { continue }
+      suspects[handle] = nil
+      try? node.unreplicate(handle, because: .reset, now: now)
+    }
+  }
+
+  private func isEnded(_ socket: ReplicatedSocket, _ handle: Handle) -> Bool {
+    if socket.closeRequested == nil {
+      return (try? TCPRepair.info(of: socket.descriptor))?.state == Self.stateClosed
+    }
+    guard let flow = try? node.socket(handle).flow else { return false }
+    do throws(SystemError) {
+      return try !LiveConnection.exists(flow)
+    } catch {
+      logger.error("socket \(handle): whether the kernel still has it is not known: \(error)")
+      return false
+    }
   }
 
   /// TCP_CLOSE (include/net/tcp_states.h).
@@ -224,7 +263,7 @@ extension Engine {
       return reply.refuse(SocketError.handle(error))
     }
     switch view.phase {
-    case .replicating, .ending, .starting: closeDuplicate(handle)
+    case .replicating, .ending, .starting: closeDuplicate(handle, .byApplication)
     case .receiving, .snooping, .attached:
       try? node.unreplicate(handle, because: .applicationGone, now: Self.now())
       drain(.nothing)
@@ -235,14 +274,47 @@ extension Engine {
     reply.send(.done)
   }
 
-  private func closeDuplicate(_ handle: Handle) {
+  /// Why the engine's duplicate of a socket goes.
+  private enum Closing {
+    /// Its application has closed it. What that means for bytes that were not read is for the application to know.
+    case byApplication
+    /// Its application is gone, and nobody else serves it: the peer is to see an end in order.
+    case abandoned
+  }
+
+  /// The one place where the engine's duplicate of a socket that is still connected goes, and a FIN with it.
+  private func closeDuplicate(_ handle: Handle, _ closing: Closing) {
     if let pending = pendingReplications[handle] {
       // Not before it is known what becomes of the handshake.
       pending.isClosed = true
       owners[handle] = nil
     }
     guard let socket = sockets[handle], socket.closeRequested == nil else { return }
-    socket.close(now: Self.now())
+    let now = Self.now()
+    guard let descriptor = socket.giveUp(now: now), closing == .abandoned else { return }
+    let connection = AbandonedConnection(descriptor, now: now)
+    if connection.ending.discardInput() { return }
+    do throws(SystemError) {
+      abandoned[try monitor.add(connection.ending.descriptor, .read)] = connection
+    } catch {
+      logger.error("socket \(handle) is closed at once, since it cannot be watched: \(error)")
+    }
+  }
+
+  /// The peer of a connection that nobody serves has sent something, or ended its direction.
+  func drainAbandoned(_ token: ReadinessMonitor.Token, _ connection: AbandonedConnection) {
+    if connection.ending.discardInput() { return forgetAbandoned(token) }
+    do throws(SystemError) {
+      try monitor.rearm(token, .read)
+    } catch {
+      logger.error("a connection without an application is closed at once: \(error)")
+      forgetAbandoned(token)
+    }
+  }
+
+  private func forgetAbandoned(_ token: ReadinessMonitor.Token) {
+    monitor.remove(token)
+    abandoned[token] = nil
   }
 
   private func dropHandle(_ handle: Handle) {
@@ -261,16 +333,19 @@ extension Engine {
     lastSweep = now
     for (handle, socket) in sockets {
       if let since = socket.closeRequested, now - since >= Self.closeTimeout {
-        socket.close(now: now)
+        _ = socket.giveUp(now: now)
         try? node.unreplicate(handle, because: .closed, now: now)
       }
     }
+    for (token, connection) in abandoned where now - connection.since >= Self.closeTimeout {
+      forgetAbandoned(token)
+    }
+    attendOrphans()
   }
 
   // MARK: Applications
 
   public func clientGone(_ client: ClientID) {
-    var needsHelp = false
     for (handle, owner) in owners where owner == client {
       owners[handle] = nil
       guard let phase = try? node.socket(handle).phase else {
@@ -283,17 +358,35 @@ extension Engine {
         node.snoopFailed(handle, because: .applicationGone)
         drain(.nothing)
         dropHandle(handle)
-      case .starting, .replicating, .ending:
-        if let socket = sockets[handle], socket.closeRequested == nil { needsHelp = true }
-      case .merging: break
+      // Its connections live on in the engine's duplicates.
+      case .starting, .replicating, .ending, .merging: break
       }
     }
-    // Its connections live on in the engine's duplicates, but nobody serves them here.
-    if needsHelp, node.arbiter.standbyIsReady {
-      logger.warning("an application with replicated sockets is gone: handing mastership over")
-      try? node.releaseMastership(now: Self.now())
-    }
+    attendOrphans()
     settle()
+  }
+
+  /// Replicated connections whose application is gone: does with them what the configuration says.
+  ///
+  /// Where they are to move and no secondary stands by, they are left alone: one may come. With their replication
+  /// their time is over too (`replicationEnded`).
+  private func attendOrphans() {
+    let orphans = sockets.filter { owners[$0.key] == nil && $0.value.closeRequested == nil }.keys
+    guard !orphans.isEmpty, node.arbiter.phase == .primary else { return }
+    switch configuration.onApplicationFailure {
+    case .close:
+      logger.warning("an application is gone: \(orphans.count) replicated sockets of it are closed")
+      for handle in orphans { closeDuplicate(handle, .abandoned) }
+    case .switchover:
+      guard node.arbiter.standbyIsReady else { return }
+      do throws(PairArbiter.RequestError) {
+        try node.releaseMastership(now: Self.now())
+        logger.warning(
+          "an application is gone: mastership is handed over with \(orphans.count) replicated sockets of it")
+      } catch {
+        logger.debug("mastership cannot be handed over yet: \(error)")
+      }
+    }
   }
 
   // MARK: Merge

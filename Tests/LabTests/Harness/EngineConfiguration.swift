@@ -9,6 +9,12 @@ struct EngineConfiguration: Sendable {
   var mode = Mode.overlap
   var logLevel = "info"
 
+  /// What becomes of the sockets of an application that dies.
+  enum ApplicationFailurePolicy: String, Sendable, CaseIterable { case switchover, close }
+
+  /// `nil` leaves it to the default.
+  var onApplicationFailure: ApplicationFailurePolicy?
+
   /// The file for one engine; re0 has the higher priority and starts as primary.
   func text(for node: Node) -> String {
     let isFirst = node == .re0
@@ -30,6 +36,6 @@ struct EngineConfiguration: Sendable {
       mode: \(mode.rawValue)
       log: { level: \(logLevel), destination: stderr }
 
-      """
+      """ + (onApplicationFailure.map { "on-application-failure: \($0.rawValue)\n" } ?? "")
   }
 }

@@ -176,7 +176,7 @@ final class RoutingEngine: Sendable {
   /// The names of the levels of `show statistics`, as opposed to its counts: what the engine holds now.
   private static let levelNames: Set = [
     "sockets", "flows", "held_packets", "held_bytes", "stored_frames", "buffered_bytes", "snoop_pairs",
-    "descriptors",
+    "records_unacknowledged", "bytes_unacknowledged", "descriptors",
   ]
 
   /// What the engine holds at the moment.

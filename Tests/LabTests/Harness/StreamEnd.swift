@@ -53,6 +53,20 @@ struct StreamEnd: ~Copyable, Sendable {
   /// Gives up the descriptor, to be replicated or closed.
   consuming func release() -> Socket { socket }
 
+  /// Ends the outgoing direction and goes on reading.
+  func endWriting() throws(SystemError) {
+    guard shutdown(socket.descriptor, Int32(SHUT_WR)) == 0 else { throw SystemError("shutdown") }
+  }
+
+  /// Closes a TCP connection by a reset: with a linger time of zero (tcp(7)).
+  consuming func reset() throws(SystemError) {
+    var linger = linger(l_onoff: 1, l_linger: 0)
+    guard
+      setsockopt(
+        socket.descriptor, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout.size(ofValue: linger))) == 0
+    else { throw SystemError("setsockopt(SO_LINGER)") }
+  }
+
   /// Bytes that have come and were not read (SIOCINQ).
   var unread: Int { Int(jsr_queued_unread(socket.descriptor)) }
   /// Bytes that were written and that the other end has not acknowledged (SIOCOUTQ).
@@ -143,6 +157,11 @@ struct StreamEnd: ~Copyable, Sendable {
       case .end: true
       }
     }
+  }
+
+  /// Writes single bytes until that fails with `code`.
+  func wait(forWriteError code: Int32, within time: Duration = .seconds(5)) async throws {
+    try await eventually(within: time, "writing fails with \(code)") { writeError() == code }
   }
 
   /// The error of the next write, which is wanted to fail.

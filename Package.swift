@@ -11,6 +11,15 @@ let strict: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+// How libjsr.so is linked for release: it brings Swift's runtime along, so that a C program needs nothing else,
+// and shows nothing but what jsr.h declares. FoundationEssentials does not name all that it is made of.
+let cLibraryFlags = [
+  "-static-stdlib", "-l_FoundationCollections", "-l_FoundationCShims", "-Xlinker", "-soname=libjsr.so.0",
+  "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/JSRC/libjsr.map",
+  // Its threads and Swift's runtime cannot be unloaded.
+  "-Xlinker", "-z", "-Xlinker", "nodelete",
+]
+
 let package = Package(
   name: "jsr",
   products: [
@@ -20,6 +29,8 @@ let package = Package(
     .library(name: "EngineConfiguration", targets: ["EngineConfiguration"]),
     .library(name: "Packet", targets: ["Packet"]),
     .library(name: "Replication", targets: ["Replication"]),
+    // libjsr.so, the library for C: installed with its header by scripts/install.
+    .library(name: "jsr", type: .dynamic, targets: ["JSRC"]),
     .executable(name: "jsrd", targets: ["jsrd"]),
     .executable(name: "jsrctl", targets: ["jsrctl"]),
     .executable(name: "jsrutil", targets: ["jsrutil"]),
@@ -74,6 +85,12 @@ let package = Package(
     .target(
       name: "JSR", dependencies: ["CLinux", "Control", "Descriptors", "Replication"],
       swiftSettings: strict),
+
+    // The same for C: jsr.h, and the functions that it declares, which the compiler checks against it.
+    .target(name: "CJSR"),
+    .target(
+      name: "JSRC", dependencies: ["CJSR", "Descriptors", "JSR"], exclude: ["libjsr.map"],
+      swiftSettings: strict, linkerSettings: [.unsafeFlags(cLibraryFlags, .when(configuration: .release))]),
 
     // What jsrd is told by its configuration file.
     .target(

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONTROL_SPACE CMSG_SPACE(sizeof(int) * JSR_MAXIMUM_DESCRIPTORS)
@@ -194,3 +195,7 @@ int jsr_queued_unread(int socket) { return queued(socket, SIOCINQ); }
 int jsr_enter_network_namespace(int descriptor) { return setns(descriptor, CLONE_NEWNET); }
 
 void jsr_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline) {
+  return sem_clockwait(semaphore, CLOCK_MONOTONIC, deadline);
+}

@@ -1,5 +1,6 @@
 import Control
 import Descriptors
+import Replication
 import Synchronization
 
 /// What the engine answered to one request, on its way from the reading thread to the task that asked.
@@ -25,4 +26,17 @@ final class EngineAnswer: Sendable {
     guard let number else { throw .misunderstood("a descriptor is missing") }
     return Socket(owning: number)
   }
+
+  /// Checks that the engine did what it was asked for and had nothing to say.
+  func requireDone() throws(JSRError) {
+    guard case .done = body else { throw Self.unexpected }
+  }
+
+  /// The handle that was asked for.
+  func requireHandle() throws(JSRError) -> Handle {
+    guard case .handle(let handle) = body else { throw Self.unexpected }
+    return handle
+  }
+
+  static var unexpected: JSRError { .misunderstood("another answer came than the one that was asked for") }
 }

@@ -6,6 +6,9 @@
 // thread of Swift's cooperative pool, however busy or stopped the engine is. The queue holds one message for
 // each call under way and is thereby bounded by the application's own calls.
 //
+// `begin` is the one way in: it sends a request and names who is told of the answer, on the reading thread. A
+// task that waits resumes its continuation there; a thread of a program without tasks waits for a semaphore.
+//
 // The connection ends once: when the engine is gone, when it breaks the protocol, or when `close` shuts the
 // socket down. Whatever is pending then fails, and nothing can be added any more.
 
@@ -20,7 +23,7 @@ final class EngineConnection: Sendable {
   typealias Answer = Result<EngineAnswer, JSRError>
 
   private struct Pending {
-    var continuation: CheckedContinuation<Answer, Never>
+    var answered: @Sendable (Answer) -> Void
     /// What has come so far of a reply in several messages.
     var partial: ControlReply?
   }
@@ -55,7 +58,17 @@ final class EngineConnection: Sendable {
       returnedBy: "eventfd", eventfd(0, Int32(EFD_NONBLOCK | EFD_CLOEXEC)))
   }
 
+  /// Those that are open as long as the connection.
+  var descriptors: [Int32] { [socket.descriptor, wake.rawValue] }
+
   // MARK: - Connecting
+
+  /// Why there is no connection.
+  struct OpenFailure: Error {
+    let error: JSRError
+    /// The errno value that says the same, as far as a system call failed; 0 if the engine refused.
+    let code: Int32
+  }
 
   /// Connects, says hello and subscribes, on a thread that then goes on as the connection's reader.
   static func open(
@@ -63,48 +76,62 @@ final class EngineConnection: Sendable {
   ) async throws(JSRError) -> (EngineConnection, ControlReply.Welcome) {
     typealias Opened = Result<(EngineConnection, ControlReply.Welcome), JSRError>
     let opened: Opened = await withCheckedContinuation { continuation in
-      let started = startThread {
-        jsr_name_thread("jsr-session")
-        // Signals are the application's business, and its own threads'.
-        var signals = sigset_t()
-        sigfillset(&signals)
-        pthread_sigmask(SIG_SETMASK, &signals, nil)
-        let connection: EngineConnection
-        do throws(JSRError) {
-          let welcome: ControlReply.Welcome
-          (connection, welcome) = try introduce(path: path, application: application)
-          continuation.resume(returning: .success((connection, welcome)))
-        } catch {
-          continuation.resume(returning: .failure(error))
-          return
+      do throws(SystemError) {
+        let thread = try startThread {
+          let connection: EngineConnection
+          do throws(OpenFailure) {
+            let welcome: ControlReply.Welcome
+            (connection, welcome) = try introduce(path: path, application: application)
+            continuation.resume(returning: .success((connection, welcome)))
+          } catch {
+            continuation.resume(returning: .failure(error.error))
+            return
+          }
+          connection.run()
         }
-        connection.run()
-      }
-      if let error = started {
+        pthread_detach(thread)
+      } catch {
         continuation.resume(returning: .failure(.unreachable(path: path, reason: error.description)))
       }
     }
     return try opened.get()
   }
 
+  /// Does the same on the calling thread, and then starts the reader, which whoever closes the connection
+  /// joins.
+  static func openAndWait(
+    path: String, application: String
+  ) throws(OpenFailure) -> (EngineConnection, ControlReply.Welcome, reader: pthread_t) {
+    let (connection, welcome) = try introduce(path: path, application: application)
+    do throws(SystemError) {
+      return (connection, welcome, try startThread { connection.run() })
+    } catch {
+      throw OpenFailure(error: .unreachable(path: path, reason: error.description), code: error.code)
+    }
+  }
+
   private static func introduce(
     path: String, application: String
-  ) throws(JSRError) -> (EngineConnection, ControlReply.Welcome) {
+  ) throws(OpenFailure) -> (EngineConnection, ControlReply.Welcome) {
+    func unreachable(_ code: Int32, _ reason: String) -> OpenFailure {
+      OpenFailure(error: .unreachable(path: path, reason: reason), code: code)
+    }
     do {
       let connection = try EngineConnection(connectingTo: path)
       let welcome = try connection.introduce(application: application)
       return (connection, welcome)
     } catch let error as JSRError {
-      throw error
+      throw OpenFailure(error: error, code: 0)
     } catch let error as ControlError {
-      throw error.code == .malformed
-        ? .misunderstood(error.message) : .refused(error.code, message: error.message)
+      throw OpenFailure(
+        error: error.code == .malformed
+          ? .misunderstood(error.message) : .refused(error.code, message: error.message), code: 0)
     } catch let error as SystemError {
-      throw .unreachable(path: path, reason: String(cString: strerror(error.code)))
+      throw unreachable(error.code, String(cString: strerror(error.code)))
     } catch ControlSocketError.wouldBlock {
-      throw .unreachable(path: path, reason: "no answer within \(introductionSeconds) seconds")
+      throw unreachable(ETIMEDOUT, "no answer within \(introductionSeconds) seconds")
     } catch {
-      throw .unreachable(path: path, reason: "\(error)")
+      throw unreachable(ECONNRESET, "\(error)")
     }
   }
 
@@ -158,27 +185,33 @@ final class EngineConnection: Sendable {
     precondition(result == 0, "a Unix socket takes a receive timeout")
   }
 
-  /// - Returns: `nil`, or why there is no thread.
-  private static func startThread(_ body: @escaping @Sendable () -> Void) -> SystemError? {
+  /// Starts a thread that leaves all signals to the threads of the application.
+  private static func startThread(_ body: @escaping @Sendable () -> Void) throws(SystemError) -> pthread_t {
     final class Body: Sendable {
       let run: @Sendable () -> Void
       init(_ run: @escaping @Sendable () -> Void) { self.run = run }
     }
     let argument = Unmanaged.passRetained(Body(body))
+    // Inherited by the thread: there is no moment in which it takes a signal.
+    var all = sigset_t()
+    var before = sigset_t()
+    sigfillset(&all)
+    pthread_sigmask(SIG_SETMASK, &all, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
     var thread = pthread_t()
     let code = pthread_create(
       &thread, nil,
       { argument in
         guard let argument else { return nil }
+        jsr_name_thread("jsr-session")
         Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
         return nil
       }, argument.toOpaque())
     guard code == 0 else {
       argument.release()
-      return SystemError("pthread_create", code: code)
+      throw SystemError("pthread_create", code: code)
     }
-    pthread_detach(thread)
-    return nil
+    return thread
   }
 
   // MARK: - Calls
@@ -190,37 +223,67 @@ final class EngineConnection: Sendable {
     -> EngineAnswer
   {
     let answer: Answer = await withCheckedContinuation { continuation in
-      let failure = state.withLock { state -> JSRError? in
-        guard !state.ended else { return .engineGone }
-        let id = state.nextID
-        state.nextID += 1
-        let outgoing: Outgoing
-        do throws(ControlError) {
-          outgoing = Outgoing(
-            id: id, message: try ControlRequest(id: id, body: body).message(), descriptor: descriptor)
-        } catch {
-          return .misunderstood(error.message)
-        }
-        if state.queue.isEmpty {
-          do throws(ControlSocketError) {
-            try send(outgoing)
-          } catch .wouldBlock {
-            state.queue.append(outgoing)
-            eventfd_write(wake.rawValue, 1)
-          } catch .ended {
-            return .engineGone
-          } catch {
-            return .refused(.system, message: "the request could not be sent: \(error)")
-          }
-        } else {
-          state.queue.append(outgoing)
-        }
-        state.pending[id] = Pending(continuation: continuation)
-        return nil
-      }
-      if let failure { continuation.resume(returning: .failure(failure)) }
+      begin(body, lending: descriptor) { continuation.resume(returning: $0) }
     }
     return try answer.get()
+  }
+
+  /// Does the same for a thread, which waits. An engine that does not answer in time hangs: the connection is
+  /// ended then, so that it is certain for every call who owns its socket.
+  func callAndWait(
+    _ body: ControlRequest.Body, lending descriptor: Int32? = nil, within time: Duration
+  ) throws(CallFailure) -> EngineAnswer {
+    let awaited = AwaitedAnswer()
+    begin(body, lending: descriptor) { awaited.put($0) }
+    let inTime = awaited.wait(for: time)
+    if !inTime {
+      close()
+      awaited.wait()
+    }
+    switch awaited.answer {
+    // It came at the last moment.
+    case .success(let answer): return answer
+    case .failure(let error): throw inTime ? .failed(error) : .timedOut
+    }
+  }
+
+  /// Sends a request.
+  ///
+  /// - Parameters:
+  ///   - descriptor: goes with the request; must stay open until the answer is there.
+  ///   - answered: called once, on the reading thread, or before this returns.
+  private func begin(
+    _ body: ControlRequest.Body, lending descriptor: Int32?, _ answered: @escaping @Sendable (Answer) -> Void
+  ) {
+    let failure = state.withLock { state -> JSRError? in
+      guard !state.ended else { return .engineGone }
+      let id = state.nextID
+      state.nextID += 1
+      let outgoing: Outgoing
+      do throws(ControlError) {
+        outgoing = Outgoing(
+          id: id, message: try ControlRequest(id: id, body: body).message(), descriptor: descriptor)
+      } catch {
+        return .misunderstood(error.message)
+      }
+      if state.queue.isEmpty {
+        do throws(ControlSocketError) {
+          try send(outgoing)
+        } catch .wouldBlock {
+          state.queue.append(outgoing)
+          eventfd_write(wake.rawValue, 1)
+        } catch .ended {
+          return .engineGone
+        } catch {
+          return .refused(.system, message: "the request could not be sent: \(error)")
+        }
+      } else {
+        state.queue.append(outgoing)
+      }
+      state.pending[id] = Pending(answered: answered)
+      return nil
+    }
+    if let failure { answered(.failure(failure)) }
   }
 
   /// Ends the connection; the reading thread does the rest.
@@ -269,7 +332,7 @@ final class EngineConnection: Sendable {
         }
       }
       guard let (pending, error) = failed else { return }
-      pending?.continuation.resume(returning: .failure(error))
+      pending?.answered(.failure(error))
     }
   }
 
@@ -316,9 +379,9 @@ final class EngineConnection: Sendable {
         switch whole.outcome {
         case .success(let body):
           let descriptors = message.takeDescriptors()
-          pending.continuation.resume(returning: .success(EngineAnswer(body, descriptors: descriptors)))
+          pending.answered(.success(EngineAnswer(body, descriptors: descriptors)))
         case .failure(let error):
-          pending.continuation.resume(returning: .failure(.refused(error.code, message: error.message)))
+          pending.answered(.failure(.refused(error.code, message: error.message)))
         }
       }
       return true
@@ -333,10 +396,10 @@ final class EngineConnection: Sendable {
       // The descriptors lent with these go back to their callers below.
       state.queue = []
       defer { state.pending = [:] }
-      return state.pending.values.map(\.continuation)
+      return state.pending.values.map(\.answered)
     }
     socket.shutdown()
-    for continuation in pending { continuation.resume(returning: .failure(.engineGone)) }
+    for answered in pending { answered(.failure(.engineGone)) }
     events.end()
   }
 }

@@ -127,16 +127,9 @@ public final class Session: Sendable {
     return report.role
   }
 
-  private func done(_ answer: EngineAnswer) throws(JSRError) {
-    guard case .done = answer.body else { throw Self.unexpected }
-  }
+  private func done(_ answer: EngineAnswer) throws(JSRError) { try answer.requireDone() }
 
-  private func handle(in answer: EngineAnswer) throws(JSRError) -> Handle {
-    guard case .handle(let handle) = answer.body else { throw Self.unexpected }
-    return handle
-  }
+  private func handle(in answer: EngineAnswer) throws(JSRError) -> Handle { try answer.requireHandle() }
 
-  private static var unexpected: JSRError {
-    .misunderstood("another answer came than the one that was asked for")
-  }
+  private static var unexpected: JSRError { EngineAnswer.unexpected }
 }

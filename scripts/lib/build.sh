@@ -40,6 +40,13 @@ build() {
   echo "   done in $((SECONDS - started)) s"
 }
 
+# build_library builds libjsr.so for release. bin is where it is.
+build_library() {
+  build release-libjsr -c release --product jsr
+  # shellcheck disable=SC2034
+  bin=$(swift build -c release --show-bin-path)
+}
+
 # build_programs builds the programs for release, and nothing that only others need. bin is where they are.
 bin=
 build_programs() {

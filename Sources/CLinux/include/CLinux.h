@@ -15,6 +15,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <malloc.h>
+#include <semaphore.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -78,6 +79,9 @@ int jsr_enter_network_namespace(int descriptor);
 
 /// Names the calling thread, in at most 15 bytes, for whoever looks at the process from outside.
 void jsr_name_thread(const char *name);
+
+/// sem_clockwait(3) until `deadline`, a time of CLOCK_MONOTONIC.
+int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline);
 
 // Constants of newer kernels than the headers at hand.
 

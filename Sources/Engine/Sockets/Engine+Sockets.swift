@@ -176,7 +176,14 @@ extension Engine {
 
   func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
     guard let pending = pendingReplications.removeValue(forKey: handle) else { return }
-    pending.reply.refuse(.wrongState, "replication refused: \(reason)")
+    let code: RefusalCode =
+      switch reason {
+      case .prlTimeout, .sdrlTimeout, .psrmTimeout: .timeout
+      case .linkLost: .noSecondary
+      case .mastershipLost: .notPrimary
+      default: .wrongState
+      }
+    pending.reply.refuse(code, "replication refused: \(reason)")
     if owners[handle] == nil { try? node.free(handle) }
   }
 

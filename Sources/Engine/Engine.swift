@@ -62,6 +62,7 @@ public final class Engine: @unchecked Sendable {
   var owners: [Handle: ClientID] = [:]
   var sockets: [Handle: ReplicatedSocket] = [:]
   var pendingReplications: [Handle: PendingReplication] = [:]
+  var waitingReplications: Deque<WaitingReplication> = []
   var pairs: [Handle: SnoopPair] = [:]
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []

@@ -136,10 +136,10 @@ extension ReplicationNode {
     }
   }
 
-  /// Primary: the kernel would not say; the socket is left as it is.
-  public mutating func snapshotFailed(_ handle: Handle) {
+  /// Primary: the kernel would not say, or said that the secondary could not take it; the socket is left as it is.
+  public mutating func snapshotFailed(_ handle: Handle, because reason: UnreplicateReason = .requested) {
     guard let place = try? find(handle), entries[place]!.phase == .starting else { return }
-    refuse(place, .requested)
+    refuse(place, reason)
   }
 
   /// The flow is being steered now.

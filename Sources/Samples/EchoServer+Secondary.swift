@@ -183,6 +183,9 @@ extension EchoServer {
     case .snooping where pair.rcv == nil && pair.snd == nil:
       // The reason comes another way, and may be behind.
       if let reason = pair.reason { drop(pair, reason) } else { pair.endedAt = MonotonicClock.nanoseconds }
+    case .snooping where pair.isStuck:
+      // Replication has ended with one direction ahead of the other: what the other one lacks will never come.
+      drop(pair, pair.reason ?? "the directions do not meet")
     case .merged(let live) where pair.snd == nil && pair.snooper.earlyByteCount == 0:
       takeOver(pair, live)
     case .merged where pair.snd == nil && pair.liveInputEnded:
@@ -198,7 +201,7 @@ extension EchoServer {
   /// The engine has said why replication of a pair has ended, or is going to.
   func snoopingEnds(_ pair: SnoopedPair, reason: String) {
     pair.reason = reason
-    if pair.endedAt != nil { drop(pair, reason) }
+    if pair.endedAt != nil { drop(pair, reason) } else { advance(pair) }
   }
 
   func dropEndedPairs(_ now: UInt64) {

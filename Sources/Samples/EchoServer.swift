@@ -42,6 +42,10 @@ public final class EchoServer {
     var mismatches: UInt64 = 0
   }
 
+  /// Of every connection, in bytes, of which the kernel makes twice as many. An engine replicates no socket with more
+  /// unread than a snoop pair holds (`limits.snoop-buffer`, 4 MiB), and left to itself the kernel lets a receive
+  /// queue grow to 32 MiB while the server brings a connection to rest.
+  private static let receiveBufferByteCount: Int32 = 1 << 20
   /// Bytes of one read.
   private static let readByteCount = 128 * 1024
   /// How often the loop looks at what has no descriptor, in milliseconds.
@@ -101,7 +105,8 @@ public final class EchoServer {
     poll = try EventPoll()
     engine = EngineClient(mailbox: try Mailbox())
     peerListener = try ListeningSocket(
-      at: try SocketAddress(host: options.listenAddress, port: options.port, isNumeric: true))
+      at: try SocketAddress(host: options.listenAddress, port: options.port, isNumeric: true),
+      receiveBuffer: Self.receiveBufferByteCount)
     otherAddress = try options.otherAddress.map {
       try SocketAddress(host: $0, port: options.channelPort, isNumeric: true)
     }

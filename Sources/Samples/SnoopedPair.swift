@@ -41,5 +41,10 @@ final class SnoopedPair {
     self.snooper = snooper
   }
 
+  /// Replication has ended, and each direction has ended or cannot be read before the other one goes on.
+  var isStuck: Bool {
+    reason != nil && (rcv == nil || !snooper.wantsReceived) && (snd == nil || !snooper.wantsSent)
+  }
+
   var isMerged: Bool { if case .merged = state { true } else { false } }
 }

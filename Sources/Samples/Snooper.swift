@@ -14,9 +14,9 @@ struct Snooper: Sendable {
   }
 
   /// How far the peer may be ahead of the primary, in bytes: more than what a kernel holds for one
-  /// connection in its receive and send queues (`tcp_rmem`, `tcp_wmem`), so that an honest primary never
-  /// runs into it.
-  static let expectedLimit = 32 * 1024 * 1024
+  /// connection in its receive and send queues (`tcp_rmem`, up to 32 MiB by default on Linux 6.18, and
+  /// `tcp_wmem`, 4 MiB), so that an honest primary never runs into it.
+  static let expectedLimit = 64 * 1024 * 1024
   /// How far the answer to a source message is made in advance, in bytes.
   static let sourceLimit = 256 * 1024
 

@@ -1,3 +1,4 @@
+import JSR
 import Testing
 
 @testable import Samples
@@ -144,5 +145,27 @@ struct SnooperTests {
       count += 1
     }
     #expect(count == Snooper.expectedLimit >> 20)
+  }
+
+  @Test("a pair whose directions cannot meet any more is stuck once replication has ended, and not before")
+  func stuck() throws {
+    let pair = SnoopedPair(
+      AnswerMessage.Pair(secondary: Handle(slot: 1, generation: 1, index: 0), rcv: 100, snd: 101),
+      primary: Handle(slot: 0, generation: 1, index: 0), snooper: snooper())
+    // The primary has sent what nobody asked for: its cause must still come on rcv.
+    try answers.withUnsafeBytes { try pair.snooper.sent($0) { _ in } }
+    #expect(!pair.snooper.wantsSent)
+    pair.reason = "snoop buffer full"
+    #expect(!pair.isStuck)
+    pair.rcv = nil
+    #expect(pair.isStuck)
+    pair.reason = nil
+    #expect(!pair.isStuck)
+
+    pair.reason = "closed"
+    pair.rcv = 100
+    try requests.withUnsafeBytes { try pair.snooper.received($0) { _ in } }
+    #expect(pair.snooper.wantsSent)
+    #expect(!pair.isStuck)
   }
 }

@@ -54,21 +54,47 @@ final class PendingReplication {
   }
 }
 
+/// A handshake that was asked for while as many as may be were under way.
+struct WaitingReplication {
+  var socket: ReplicatedSocket
+  var primary: Handle
+  var secondary: Handle
+  var reply: ReplyPort
+}
+
 // The life of a socket between its application, the kernel and the protocol.
 extension Engine {
   // MARK: From a live socket to a replicated one
 
+  /// Handshakes under way at once. Hundreds that come together would be read, sent, steered and answered in a few
+  /// turns of both event loops, each longer than a lease lasts.
+  static let handshakesAtOnce = 32
+
   func replicate(
     _ descriptor: consuming OwnedDescriptor, _ primary: Handle, _ secondary: Handle, reply: ReplyPort
   ) {
+    waitingReplications.append(
+      WaitingReplication(
+        socket: ReplicatedSocket(descriptor), primary: primary, secondary: secondary, reply: reply))
+    beginReplications()
+  }
+
+  private func beginReplications() {
+    while pendingReplications.count < Self.handshakesAtOnce, let next = waitingReplications.popFirst() {
+      begin(next)
+    }
+  }
+
+  private func begin(_ wanted: WaitingReplication) {
+    let (socket, reply) = (wanted.socket, wanted.reply)
     let snapshot: TCPSnapshot
     do throws(ReplicationRefusal) {
-      try TCPRepair.validate(descriptor.rawValue)
+      try TCPRepair.validate(socket.descriptor)
     } catch {
       return reply.refuse(.unsuitableSocket, "\(error)")
     }
     do throws(TCPRepairError) {
-      snapshot = try TCPRepair.snapshot(of: descriptor.rawValue, includingQueues: false)
+      snapshot = try TCPRepair.snapshot(of: socket.descriptor, includingQueues: false)
     } catch {
       return reply.refuse(.unsuitableSocket, "\(error)")
     }
@@ -76,14 +102,14 @@ extension Engine {
       return reply.refuse(
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
     }
-    let socket = ReplicatedSocket(descriptor)
     do throws(SocketError) {
       try node.replicate(
-        primary, secondary: secondary, flow: Flow(.tcp, local: snapshot.local, remote: snapshot.remote))
+        wanted.primary, secondary: wanted.secondary,
+        flow: Flow(.tcp, local: snapshot.local, remote: snapshot.remote))
     } catch {
       return reply.refuse(error)
     }
-    pendingReplications[primary] = PendingReplication(socket, reply: reply)
+    pendingReplications[wanted.primary] = PendingReplication(socket, reply: reply)
   }
 
   /// Puts the flows that have been collected into the packet filter, in one transaction, and goes on with
@@ -154,6 +180,10 @@ extension Engine {
   /// - Returns: how many bytes were in the queues.
   private func takeSnapshot(_ handle: Handle, _ pending: PendingReplication) -> Int {
     let socket = pending.socket
+    guard mayBeRead(handle, socket) else {
+      node.snapshotFailed(handle, because: .snoopBufferFull)
+      return 0
+    }
     do throws(TCPRepairError) {
       let snapshot = try TCPRepair.snapshot(of: socket.descriptor)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
@@ -165,6 +195,22 @@ extension Engine {
     }
   }
 
+  /// Whether a snoop pair could hold what is in the queues of a socket.
+  ///
+  /// A receive queue may hold `net.ipv4.tcp_rmem[2]` bytes, up to 32 MiB by default on Linux 6.18 (tcp_init). Read and sent in one
+  /// piece, that much would keep both engines from renewing leases and from hearing each other, only to be refused
+  /// in the end: the secondary has the same limit.
+  private func mayBeRead(_ handle: Handle, _ socket: ReplicatedSocket) -> Bool {
+    // What the kernel will not say now, it will not say to the snapshot either, which tells why.
+    guard let info = try? TCPRepair.info(of: socket.descriptor) else { return true }
+    let limit = configuration.limits.snoopBuffer
+    guard max(info.unread, info.unacknowledged) > limit else { return true }
+    logger.info(
+      "socket \(handle) is not replicated: \(info.unread) bytes unread, \(info.unacknowledged) unacknowledged, more than limits.snoop-buffer (\(limit))"
+    )
+    return false
+  }
+
   func replicationBegan(_ handle: Handle) {
     publish(.replicated(handle), to: owners[handle])
     guard let pending = pendingReplications.removeValue(forKey: handle) else { return }
@@ -172,6 +218,7 @@ extension Engine {
     pending.reply.send(.done)
     if pending.isClosed { closeDuplicate(handle, .byApplication) }
     if owners[handle] == nil { attendOrphans() }
+    beginReplications()
   }
 
   func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
@@ -185,6 +232,7 @@ extension Engine {
       }
     pending.reply.refuse(code, "replication refused: \(reason)")
     if owners[handle] == nil { try? node.free(handle) }
+    beginReplications()
   }
 
   // MARK: Ends

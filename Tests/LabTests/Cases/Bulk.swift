@@ -2,8 +2,50 @@ import Foundation
 import Testing
 
 extension LabSuite {
-  @Suite("bulk after a merge")
+  @Suite("bulk")
   struct Bulk {
+    /// Bytes by which an engine's memory may grow in the second half of the transfer. A word lost with every packet
+    /// would be more.
+    private static let growthLimit = 8.0 * 1_048_576
+    private static let messageLength = 1 << 20
+
+    /// TESTPLAN 3.12. Echoed, every byte goes both ways; beside the traffic a program on each RE takes all of the
+    /// processor that it gets.
+    @Test(
+      "3.12 bulk: 5 connections, both directions, under load on both REs",
+      .timeLimit(.minutes(2 + Scale.bulkGigabytes)))
+    func gigabytes() async throws {
+      try await Lab.run("3.12") { lab in
+        let pair = try await EnginePair(in: lab)
+        let byteCount = Scale.bulkGigabytes * 1_000_000_000
+        let messages = (byteCount + 10 * Self.messageLength - 1) / (10 * Self.messageLength)
+        for node in [Node.re0, .re1] {
+          _ = try lab.start("load-\(node)", on: node, ["sh", "-c", "while :; do :; done"])
+        }
+        let traffic = try await WatchedTraffic(
+          pair, ["-m", "\(messages)", "-l", "\(Self.messageLength)", "--pipeline", "4", "--quiet"])
+        let watch = ResourceWatch(["re0": try pair.re0.engine, "re1": try pair.re1.engine])
+        try await traffic.peer.program.waitForEnd(within: .seconds(60 + 60 * Scale.bulkGigabytes))
+        let samples = await watch.finish()
+        let summary = try await traffic.finish(within: .seconds(5), living: [pair.re0, pair.re1])
+        #expect(summary.bytesSent + summary.bytesReceived >= byteCount)
+        // The peer has checked every byte; re1 has on both descriptors.
+        try await pair.waitUntilAllMatched(summary)
+        print(
+          "3.12: \(summary.bytesSent) bytes there and \(summary.bytesReceived) back in"
+            + " \(Int(summary.durationMs / 1000)) s, \(Int(summary.mbitPerSecond)) Mbit/s each way")
+        for (name, series) in samples {
+          print("3.12, jsrd on \(name): \(series.summary)")
+          #expect(try series.growth() < Self.growthLimit, "memory of jsrd on \(name)")
+        }
+        #expect(samples.count == 2)
+        for engine in [pair.re0, pair.re1] {
+          let figures = try await engine.figures()
+          #expect(figures["kkcm.link_sessions"] == 1, "the link of \(engine.node) was lost")
+        }
+      }
+    }
+
     /// Which way the bytes go.
     enum Direction: String, CaseIterable, Sendable {
       /// From the peer to the server.

@@ -131,5 +131,81 @@ extension LabSuite {
         secondary.close()
       }
     }
+
+    /// More than `limits.snoop-buffer`, which is 4 MiB by default.
+    private static let tooMuch = 4_500_000
+    /// How much of it is read before it is tried again.
+    private static let readFirst = 500_000
+
+    @Test(
+      "a socket with more unread than the secondary could hold is refused at once, and replicated once it is read",
+      .timeLimit(.minutes(1)))
+    func tooMuchUnread() async throws {
+      try await Lab.run("too-much-unread") { lab in
+        // A receive buffer that takes it without anybody's reading (tcp(7)).
+        try await lab.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 16777216 33554432"], on: .re0)
+        let pair = EnginePair(unstarted: lab)
+        try await pair.re0.startEngine()
+        try await pair.re1.startEngine()
+        try await pair.waitUntilInStep(primary: pair.re0)
+        let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
+        let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
+        let levels = (try await pair.re0.levels(), try await pair.re1.levels())
+        let watch = try await ConnectionWatch(in: lab)
+        let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
+        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        let server = try await listening.accept()
+        let sent = Self.fromPeer.bytes(from: 0, count: Self.tooMuch)
+        try await peer.write(sent)
+        try await eventually(within: .seconds(5), "all is unread on re0, not \(server.unread)") {
+          server.unread == Self.tooMuch
+        }
+
+        let records = try await pair.re0.figures()["prl.bytes"]
+        let first = try await primary.allocate()
+        let unused = try await secondary.attach(primary: first)
+        let refused: StreamEnd
+        switch await primary.replicate(server.release(), primary: first, secondary: unused.handle) {
+        case .replicating: throw LabFailure("it was replicated")
+        case .refused(let socket, let reason):
+          #expect("\(reason)".contains("snoop buffer full"), "\(reason)")
+          refused = try StreamEnd(socket)
+        }
+        try await primary.free(first)
+        try await secondary.free(unused.handle)
+        #expect(try await pair.re0.figures()["prl.bytes"] == records, "bytes were sent all the same")
+
+        // The connection goes on, and is replicated when less is unread.
+        #expect(try await refused.read(Self.readFirst) == Array(sent.prefix(Self.readFirst)))
+        let rest = Array(sent.dropFirst(Self.readFirst))
+        let second = try await primary.allocate()
+        let snoop = try await secondary.attach(primary: second)
+        let replicated: StreamEnd
+        switch await primary.replicate(refused.release(), primary: second, secondary: snoop.handle) {
+        case .replicating(let socket): replicated = try StreamEnd(socket)
+        case .refused(_, let reason): throw LabFailure("replication was refused: \(reason)")
+        }
+        let rcv = try StreamEnd(snoop.rcv)
+        let snd = try StreamEnd(snoop.snd)
+        #expect(try await rcv.read(rest.count) == rest)
+        #expect(try await replicated.read(rest.count) == rest)
+        try await replicated.write(Self.fromServer.bytes(from: 0, count: 100_000))
+        #expect(Self.fromServer.firstDifference(try await peer.read(100_000), from: 0) == nil)
+        #expect(Self.fromServer.firstDifference(try await snd.read(100_000), from: 0) == nil)
+
+        _ = peer.release()
+        try await replicated.readEnd()
+        try await rcv.readEnd()
+        try await primary.close(replicated.release(), handle: second)
+        try await snd.readEnd()
+        let events = try await watch.finish()
+        #expect(events.connectionCount == 1)
+        #expect(events.resets.isEmpty, "\(events)")
+        await pair.re0.checkNothingIsLeft(since: levels.0)
+        await pair.re1.checkNothingIsLeft(since: levels.1)
+        primary.close()
+        secondary.close()
+      }
+    }
   }
 }

@@ -101,6 +101,25 @@ extension LabSuite {
       }
     }
 
+    @Test(
+      "a watch on memory sees a program that grows, and lets one pass that does not", .timeLimit(.minutes(1)))
+    func watchSeesGrowth() async throws {
+      try await Lab.run("watch-memory") { lab in
+        let sleeping = "while :; do sleep 0.05; done"
+        let growing = try lab.start(
+          "growing", on: .peer,
+          ["bash", "-c", "text=; while :; do printf -v more '%100000s' ''; text+=$more; sleep 0.02; done"])
+        let still = try lab.start("still", on: .peer, ["bash", "-c", sleeping])
+        let watch = ResourceWatch(["growing": growing, "still": still], every: .milliseconds(100))
+        try await Task.sleep(for: .seconds(3))
+        let samples = await watch.finish()
+        #expect(try #require(samples["growing"]).growth() > 1_048_576)
+        #expect(try #require(samples["still"]).growth() < 262_144)
+        #expect(samples["still"]?.allSatisfy { $0.descriptors >= 3 } == true)
+        #expect(throws: LabFailure.self) { try Array(samples["still"]?.prefix(9) ?? []).growth() }
+      }
+    }
+
     @Test("a stopped program does nothing until it is continued", .timeLimit(.minutes(1)))
     func stopping() async throws {
       try await Lab.run("stopping") { lab in

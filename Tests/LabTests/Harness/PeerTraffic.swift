@@ -13,7 +13,10 @@ struct PeerTraffic: Sendable {
     let repeated: Int
     let mismatched: Int
     let unexpectedEnds: Int
+    let bytesSent: Int
+    let bytesReceived: Int
     let longestGapMs: Double
+    let durationMs: Double
     let mbitPerSecond: Double
 
     /// What a peer must never see.

@@ -11,14 +11,18 @@ struct WatchedTraffic: Sendable {
 
   /// Starts the traffic and returns when every connection is replicated from re0 to re1.
   ///
-  /// - Parameter options: Of jsrpeer; `-n`, `-p` and the like are added.
-  init(_ pair: EnginePair, connections: Int = 5, _ options: [String]) async throws {
+  /// - Parameters:
+  ///   - options: Of jsrpeer; `-n`, `-p` and the like are added.
+  ///   - time: How long replication of all connections may take to begin.
+  init(
+    _ pair: EnginePair, connections: Int = 5, _ options: [String], within time: Duration = .seconds(15)
+  ) async throws {
     self.pair = pair
     connectionCount = connections
     levels = [.re0: try await pair.re0.levels(), .re1: try await pair.re1.levels()]
     watch = try await ConnectionWatch(in: pair.lab)
     peer = try PeerTraffic(in: pair.lab, ["-n", "\(connections)"] + options)
-    try await pair.waitUntilReplicated(connections, primary: pair.re0)
+    try await pair.waitUntilReplicated(connections, primary: pair.re0, within: time)
   }
 
   /// What has begun, ended or been reset so far.

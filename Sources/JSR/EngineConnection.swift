@@ -159,7 +159,7 @@ final class EngineConnection: Sendable {
   }
 
   /// - Returns: `nil`, or why there is no thread.
-  private static func startThread(_ body: @escaping @Sendable () -> Void) -> SystemError? {
+  static func startThread(_ body: @escaping @Sendable () -> Void) -> SystemError? {
     final class Body: Sendable {
       let run: @Sendable () -> Void
       init(_ run: @escaping @Sendable () -> Void) { self.run = run }

@@ -39,6 +39,8 @@ public final class Engine: @unchecked Sendable {
   let tap: TapDevice
   let packetSocket: PacketSocket
   let rawSocket: RawIPSocket
+  /// Of all sockets whose packets come by here.
+  let namespace: NetworkNamespaceCookie
   let filter: PacketFilter
 
   var node: ReplicationNode
@@ -111,6 +113,7 @@ public final class Engine: @unchecked Sendable {
       tap = try TapDevice(named: "jsr0", mtu: uplink.mtu, hardwareAddress: uplink.hardwareAddress)
       packetSocket = try PacketSocket(interface: uplink, mark: Self.packetMark)
       rawSocket = try RawIPSocket(mark: Self.packetMark)
+      namespace = try NetworkNamespaceCookie.own()
     } catch {
       throw EngineError(error)
     }

@@ -45,6 +45,7 @@ final class EngineConnection: Sendable {
   private static let helloID: UInt64 = 1
   private static let subscribeID: UInt64 = 2
   private static let introductionSeconds = 5
+  private static let threadName = "jsr-session"
 
   private let socket: ControlSocket
   /// Made readable to tell the thread that the queue is no longer empty.
@@ -77,7 +78,7 @@ final class EngineConnection: Sendable {
     typealias Opened = Result<(EngineConnection, ControlReply.Welcome), JSRError>
     let opened: Opened = await withCheckedContinuation { continuation in
       do throws(SystemError) {
-        let thread = try startThread {
+        let thread = try LibraryThread.start(named: Self.threadName) {
           let connection: EngineConnection
           do throws(OpenFailure) {
             let welcome: ControlReply.Welcome
@@ -104,7 +105,7 @@ final class EngineConnection: Sendable {
   ) throws(OpenFailure) -> (EngineConnection, ControlReply.Welcome, reader: pthread_t) {
     let (connection, welcome) = try introduce(path: path, application: application)
     do throws(SystemError) {
-      return (connection, welcome, try startThread { connection.run() })
+      return (connection, welcome, try LibraryThread.start(named: threadName) { connection.run() })
     } catch {
       throw OpenFailure(error: .unreachable(path: path, reason: error.description), code: error.code)
     }
@@ -183,35 +184,6 @@ final class EngineConnection: Sendable {
     let result = setsockopt(
       socket.descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
     precondition(result == 0, "a Unix socket takes a receive timeout")
-  }
-
-  /// Starts a thread that leaves all signals to the threads of the application.
-  private static func startThread(_ body: @escaping @Sendable () -> Void) throws(SystemError) -> pthread_t {
-    final class Body: Sendable {
-      let run: @Sendable () -> Void
-      init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
-    let argument = Unmanaged.passRetained(Body(body))
-    // Inherited by the thread: there is no moment in which it takes a signal.
-    var all = sigset_t()
-    var before = sigset_t()
-    sigfillset(&all)
-    pthread_sigmask(SIG_SETMASK, &all, &before)
-    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-    var thread = pthread_t()
-    let code = pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        jsr_name_thread("jsr-session")
-        Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
-        return nil
-      }, argument.toOpaque())
-    guard code == 0 else {
-      argument.release()
-      throw SystemError("pthread_create", code: code)
-    }
-    return thread
   }
 
   // MARK: - Calls

@@ -1,4 +1,5 @@
 import Control
+import Descriptors
 
 /// A connection to the engine of this routing engine, through which an application replicates sockets.
 ///
@@ -77,6 +78,35 @@ public final class Session: Sendable {
       return .refused(socket, error)
     }
     return .replicating(socket)
+  }
+
+  /// Replicates a connected socket that its owner goes on naming by the number of its descriptor, as event loops
+  /// and code in C do. It stays the caller's, who must not close it before this returns.
+  ///
+  /// Until then something else stands under that number, which is neither readable nor writable: `select`, `poll`
+  /// and `epoll` do not report it, calls that do not wait fail with `EWOULDBLOCK`, others wait. All of them go on
+  /// with the socket when it is back, also if the engine refuses. Calls that wait at that moment are interrupted
+  /// with `SIGURG` and begun again by the kernel; a thread that blocks this signal, as those of Dispatch do, and
+  /// reads or writes without a timeout would wait for ever. Duplicates under other numbers are not covered: leave them
+  /// alone. The cost rises with the number of open descriptors; `replicate(_:primary:secondary:)` has none of it.
+  ///
+  /// - Throws: `.refused` with the reason, or `.engineGone`; the socket is an ordinary one then, as before.
+  public func replicate(descriptor: Int32, primary: Handle, secondary: Handle) async throws(JSRError) {
+    let standIn: StandIn
+    do throws(SystemError) {
+      standIn = try StandIn(for: descriptor)
+    } catch {
+      throw .refused(.unsuitableSocket, message: "descriptor \(descriptor) cannot be set aside: \(error)")
+    }
+    let request = ControlRequest.Body.replicate(primary: primary, secondary: secondary)
+    let answer: Result<EngineAnswer, JSRError>
+    do throws(JSRError) {
+      answer = .success(try await connection.call(request, lending: standIn.descriptor))
+    } catch {
+      answer = .failure(error)
+    }
+    standIn.end()
+    try done(try answer.get())
   }
 
   /// Ends replication of a socket, which goes on as an ordinary one. The snoop pair of the other routing

@@ -17,6 +17,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case notConnected
   /// Both directions have been ended.
   case closing
+  /// The packets of the socket never come by the engine.
+  case otherNamespace
   /// The socket could not be asked.
   case system(SystemError)
 
@@ -35,6 +37,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
     case .connecting: "the connection is not established yet; wait until the socket is writable"
     case .notConnected: "the socket is not connected, or its connection has ended; connect it first"
     case .closing: "the connection is being closed in both directions; there is nothing left to protect"
+    case .otherNamespace:
+      "the socket belongs to another network namespace than the engine; make it in the engine's"
     case .system(let error): "the socket cannot be examined: \(error)"
     }
   }

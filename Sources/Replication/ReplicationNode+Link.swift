@@ -8,6 +8,7 @@ extension ReplicationNode {
     log.restart()
     receivedHold.restart()
     accepted = []
+    madeUpHandle = nil
     receivedPosition = 0
     acknowledgedPosition = 0
     linkState = .greeting(since: now)
@@ -308,12 +309,30 @@ extension ReplicationNode {
 
   // MARK: Secondary: following the primary
 
+  /// Where the pair stands that a handshake speaks of; `nil` if it is gone, or if there never was one. Which handle
+  /// a handshake names is an application's word, which must not cost others the link.
+  private mutating func handshakePlace(_ header: RecordHeader) throws(RecordError) -> Int? {
+    do throws(RecordError) {
+      return try place(of: header.handle)
+    } catch {
+      switch header.kind {
+      case .ihaBegin: madeUpHandle = header.handle
+      // The records of a handshake come one after the other; what ends it may come later.
+      case .sdrlInitial, .psrmSnapshot, .prlInitial, .ihaCommit:
+        guard header.handle == madeUpHandle else { throw error }
+      case .ihaEnd: break
+      default: throw error
+      }
+      return nil
+    }
+  }
+
   private mutating func followHandshake(
     _ header: RecordHeader, _ reader: inout ByteReader, now: Instant
   ) throws(RecordError) {
-    guard let place = try place(of: header.handle) else {
+    guard let place = try handshakePlace(header) else {
       if header.kind == .ihaBegin {
-        // The application let go of its pair; the primary must learn it.
+        // The application let go of its pair, or never had one; the primary must learn it.
         reject(try reader.handle(), because: .notAttached)
       }
       return

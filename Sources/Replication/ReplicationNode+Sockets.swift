@@ -48,7 +48,7 @@ extension ReplicationNode {
   public mutating func attach(primary: Handle) throws(SocketError) -> Handle {
     guard arbiter.phase == .secondary else { throw .notSecondary }
     guard case .up = linkState else { throw .noSecondary }
-    guard primary.slot != configuration.slot else { throw .sameSide(primary) }
+    try checkIsOfOtherSide(primary)
     let handle = try allocate()
     let place = try find(handle)
     entries[place]!.phase = .attached
@@ -66,7 +66,7 @@ extension ReplicationNode {
     }
     guard arbiter.phase == .primary else { throw .notPrimary }
     guard case .up = linkState, arbiter.standbyIsReady else { throw .noSecondary }
-    guard secondary.slot != configuration.slot else { throw .sameSide(secondary) }
+    try checkIsOfOtherSide(secondary)
     guard flows[flow] == nil else { throw .flowInUse(flow) }
     // A socket may be replicated again under the same name; nothing of its former life may remain.
     entries[place] = SocketEntry(handle: handle)
@@ -258,6 +258,13 @@ extension ReplicationNode {
     assert(entries[place]!.waiting.isEmpty)
     entries[place] = nil
     do { try handles.free(handle) } catch { preconditionFailure("a handle in use is in the table") }
+  }
+
+  /// What can be known here of a handle of the other RE.
+  private func checkIsOfOtherSide(_ handle: Handle) throws(SocketError) {
+    guard handle.slot != configuration.slot else { throw .sameSide(handle) }
+    // Slots are 0 and 1, and generations begin with 1.
+    guard handle.slot <= 1, handle.generation != 0 else { throw .handle(.neverAllocated(handle)) }
   }
 
   func find(_ handle: Handle) throws(SocketError) -> Int {

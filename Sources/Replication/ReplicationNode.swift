@@ -103,6 +103,9 @@ public struct ReplicationNode {
   /// Primary: where sockets stand, or stood, that the secondary has accepted, while it has yet to acknowledge
   /// what the handshake said.
   var accepted: [Int] = []
+  /// Secondary: the handle that the handshake at hand names, if it was never allocated here. An application of the
+  /// other RE made it up, or has it from an engine that is no more: no reason to think ill of the other engine.
+  var madeUpHandle: Handle?
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 

@@ -29,11 +29,17 @@ struct Run {
     status = process.terminationStatus
   }
 
-  /// The programs are built into the directory of the program that runs the tests.
+  /// Where everything was built: the directory of the program that runs the tests.
+  static var products: URL {
+    get throws {
+      let tests = URL(
+        fileURLWithPath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
+      return tests.deletingLastPathComponent()
+    }
+  }
+
   private static func beside(_ program: String) throws -> URL {
-    let tests = URL(
-      fileURLWithPath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
-    let url = tests.deletingLastPathComponent().appendingPathComponent(program)
+    let url = try products.appendingPathComponent(program)
     guard FileManager.default.isExecutableFile(atPath: url.path) else { throw NotBuilt(path: url.path) }
     return url
   }

@@ -71,6 +71,66 @@ import Testing
       maximumSegmentSize: 100, sendWindowScale: nil, receiveWindowScale: nil, sackPermitted: false,
       timestamps: true))
 
+  /// The rest of the handshake.
+  private func rest(_ handle: Handle) -> [UInt8] {
+    record(.sdrlInitial, to: handle) { $0.byteArray([1]) }
+      + record(.psrmSnapshot, to: handle) {
+        block.write(to: &$0)
+        $0.sequence(block.sendUnacknowledged)
+        $0.boolean(false)
+        $0.boolean(false)
+      } + record(.prlInitial, to: handle) { $0.byteArray([2]) } + record(.ihaCommit, to: handle)
+  }
+
+  private func rejections(_ node: ReplicationNode) -> Int {
+    node.actions.count {
+      guard case .send(let bytes) = $0 else { return false }
+      return bytes.starts(with: [4, 4]) && bytes.dropFirst(8).starts(with: [0, 0, 0, 1])
+    }
+  }
+
+  @Test("6.1 A handle that an application made up costs its socket the handshake, and nobody the link")
+  func madeUpHandle() throws {
+    var (node, handle) = try attached()
+    for madeUp in [
+      Handle(slot: 1, generation: 99, index: 3), Handle(slot: 1, generation: 99, index: handle.index),
+      Handle(slot: 0, generation: 1, index: 0),
+    ] {
+      #expect(receive(beginning(madeUp) + rest(madeUp), &node) == nil)
+      #expect(rejections(node) == 1)
+      // The primary gave the handshake up before it heard of that.
+      let end = record(.ihaEnd, to: madeUp) { $0.integer(UnreplicateReason.requested.rawValue) }
+      #expect(receive(end, &node) == nil)
+      #expect(rejections(node) == 0)
+    }
+    #expect(receive(beginning(handle) + rest(handle), &node) == nil)
+    #expect(rejections(node) == 0)
+    #expect(try node.socket(handle).phase == .receiving)
+
+    // In the middle of a handshake, and after one, a handle is the other engine's word.
+    for madeUp in [1, 2] as [UInt32] {
+      for bytes in [
+        rest(Handle(slot: 1, generation: 99, index: madeUp)),
+        record(.psrmUpdate, to: Handle(slot: 1, generation: 99, index: madeUp)),
+      ] {
+        let reason = receive(bytes, &node)
+        #expect(reason?.contains("never allocated") == true)
+        node.linkClosed(.closedHere, now: now)
+        greet(&node)
+      }
+    }
+  }
+
+  @Test("6.1 A handle that no RE can have allocated is refused before anything is said of it")
+  func impossibleHandle() throws {
+    var (node, _) = try attached()
+    for handle in [Handle(slot: 2, generation: 1, index: 0), Handle(slot: 0, generation: 0, index: 0)] {
+      #expect(throws: SocketError.handle(.neverAllocated(handle))) { _ = try node.attach(primary: handle) }
+    }
+    let own = Handle(slot: 1, generation: 1, index: 0)
+    #expect(throws: SocketError.sameSide(own)) { _ = try node.attach(primary: own) }
+  }
+
   @Test(
     "A term that could not rise any more is refused, on the link and on the uplink",
     arguments: [.max, .max / 2 + 1])

@@ -83,6 +83,24 @@ void jsr_name_thread(const char *name);
 /// sem_clockwait(3) until `deadline`, a time of CLOCK_MONOTONIC.
 int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline);
 
+// Descriptors that change under a program's calls.
+
+/// dup3(2): lets the number `to` mean what `from` means.
+int jsr_put_descriptor(int from, int to, int close_on_exec);
+
+/// Makes SIGURG interrupt a call, and the kernel begin the call again, unless the program has a handler of its
+/// own for it. Lasts; without a handler SIGURG is ignored anyway.
+int jsr_allow_interruption(void);
+
+/// Interrupts the call in which a thread of this process waits (SIGURG).
+int jsr_interrupt_thread(pid_t thread);
+
+/// The kernel's number of the calling thread.
+pid_t jsr_thread(void);
+
+/// Whether the system call of this number moves bytes from or to the descriptor that is its first argument.
+int jsr_transfers(long call);
+
 // Constants of newer kernels than the headers at hand.
 
 #define JSR_IPPROTO_MPTCP 262

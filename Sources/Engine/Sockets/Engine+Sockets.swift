@@ -90,6 +90,7 @@ extension Engine {
     let snapshot: TCPSnapshot
     do throws(ReplicationRefusal) {
       try TCPRepair.validate(socket.descriptor)
+      try checkNamespace(of: socket.descriptor)
     } catch {
       return reply.refuse(.unsuitableSocket, "\(error)")
     }
@@ -110,6 +111,14 @@ extension Engine {
       return reply.refuse(error)
     }
     pendingReplications[wanted.primary] = PendingReplication(socket, reply: reply)
+  }
+
+  private func checkNamespace(of socket: Int32) throws(ReplicationRefusal) {
+    let found: NetworkNamespaceCookie
+    do throws(SystemError) {
+      found = try NetworkNamespaceCookie(of: socket)
+    } catch { throw .system(error) }
+    guard found == namespace else { throw .otherNamespace }
   }
 
   /// Puts the flows that have been collected into the packet filter, in one transaction, and goes on with

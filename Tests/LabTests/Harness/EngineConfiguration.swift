@@ -8,6 +8,10 @@ struct EngineConfiguration: Sendable {
 
   var mode = Mode.overlap
   var logLevel = "info"
+  /// `limits.sockets`; `nil` for jsrd's default.
+  var socketLimit: Int?
+  /// re1 finds re0 behind a relay on this port of its own.
+  var relayPort: UInt16?
 
   /// What becomes of the sockets of an application that dies.
   enum ApplicationFailurePolicy: String, Sendable, CaseIterable { case switchover, close }
@@ -23,7 +27,7 @@ struct EngineConfiguration: Sendable {
       slot: \(isFirst ? 0 : 1)
       link:
         listen: \(isFirst ? "10.77.0.1" : "10.77.0.2"):7000
-        connect: \(isFirst ? "10.77.0.2" : "10.77.0.1"):7000
+        connect: \(isFirst ? "10.77.0.2:7000" : relayPort.map { "10.77.0.2:\($0)" } ?? "10.77.0.1:7000")
         insecure: true
       addresses: [ 5.5.5.5/24 ]
       uplinks: [ eth0 ]
@@ -35,6 +39,7 @@ struct EngineConfiguration: Sendable {
       control: /run/jsr/jsrd.sock
       mode: \(mode.rawValue)
       log: { level: \(logLevel), destination: stderr }
+      \(socketLimit.map { "limits: { sockets: \($0) }" } ?? "")
 
       """ + (onApplicationFailure.map { "on-application-failure: \($0.rawValue)\n" } ?? "")
   }

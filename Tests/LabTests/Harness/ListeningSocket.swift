@@ -10,7 +10,7 @@ struct ListeningSocket: ~Copyable, Sendable {
   private let descriptor: OwnedDescriptor
 
   /// - Parameter sendBuffer: Bytes, as for SO_SNDBUF; accepted sockets inherit it.
-  init(on node: Node, in lab: Lab, sendBuffer: Int32) async throws {
+  init(on node: Node, in lab: Lab, sendBuffer: Int32, port: UInt16 = port) async throws {
     descriptor = OwnedDescriptor(
       owning: try await lab.inside(node) {
         let socket = try OwnedDescriptor(
@@ -25,7 +25,7 @@ struct ListeningSocket: ~Copyable, Sendable {
         else { throw SystemError("setsockopt(SO_SNDBUF)") }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = Self.port.bigEndian
+        address.sin_port = port.bigEndian
         let result = withUnsafeBytes(of: &address) {
           bind(socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
         }

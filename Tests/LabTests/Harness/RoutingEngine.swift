@@ -61,11 +61,13 @@ final class RoutingEngine: Sendable {
   private var configurationPath: String { "\(lab.directory)/\(node).yaml" }
 
   /// Starts jsrd and waits until its control socket answers.
-  func startEngine() async throws {
+  ///
+  /// - Parameter prefix: A command that runs jsrd, and becomes it.
+  func startEngine(behind prefix: [String] = []) async throws {
     let path = configurationPath
     try configuration.text(for: node).write(toFile: path, atomically: true, encoding: .utf8)
     let engine = try lab.start(
-      logName("jsrd"), on: node, [Binaries.path(of: "jsrd"), "--config", path])
+      logName("jsrd"), on: node, prefix + [Binaries.path(of: "jsrd"), "--config", path])
     state.withLock { $0.engine = engine }
     try await eventually(within: .seconds(10), "jsrd on \(node) answers; last: \(engine.lastWords)") {
       if let end = engine.end { throw LabFailure("jsrd on \(node) ended, \(end): \(engine.lastWords)") }
@@ -205,6 +207,11 @@ final class RoutingEngine: Sendable {
     } catch {
       Issue.record("\(error): before \(before), now \(now)")
     }
+  }
+
+  /// A setting as it is in force.
+  func get(_ name: String) async throws -> String {
+    try await lab.run([Binaries.path(of: "jsrctl"), "get", name], on: node).joined()
   }
 
   /// Has jsrctl do something.

@@ -19,7 +19,9 @@ struct StreamEnd: ~Copyable, Sendable {
   /// Connects to the replicated address, on a thread of `node`.
   ///
   /// - Parameter receiveBuffer: Bytes, as for SO_RCVBUF.
-  init(connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32) async throws {
+  init(
+    connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32, port: UInt16 = ListeningSocket.port
+  ) async throws {
     let number = try await lab.inside(node) {
       let socket = try OwnedDescriptor(
         returnedBy: "socket",
@@ -38,7 +40,7 @@ struct StreamEnd: ~Copyable, Sendable {
       else { throw SystemError("setsockopt(SO_SNDTIMEO)") }
       var address = sockaddr_in()
       address.sin_family = sa_family_t(AF_INET)
-      address.sin_port = ListeningSocket.port.bigEndian
+      address.sin_port = port.bigEndian
       address.sin_addr.s_addr = inet_addr("5.5.5.5")
       let result = withUnsafeBytes(of: &address) {
         connect(

@@ -211,15 +211,27 @@ extension ReplicationNode {
     return reason
   }
 
-  /// Where the socket of a record stands; `nil` for a socket that is gone, which may be spoken of as long
-  /// as the news is on its way.
+  /// Where the socket of a record stands; `nil` for a socket that is gone, or was refused, which may be spoken
+  /// of as long as the news is on its way.
   private mutating func place(of handle: Handle) throws(RecordError) -> Int? {
     do {
       return try handles.place(of: handle)
     } catch {
-      guard case .stale = error else { throw .unknownHandle(handle) }
+      if case .stale = error {} else if !unknownHandles.contains(handle) { throw .unknownHandle(handle) }
       statistics.staleRecords += 1
       return nil
+    }
+  }
+
+  /// Secondary: a handshake begins for a handle that the primary has from an application.
+  private mutating func noteIfUnknown(_ handle: Handle) {
+    do throws(HandleError) {
+      _ = try handles.place(of: handle)
+    } catch {
+      if case .stale = error { return }
+      guard !unknownHandles.contains(handle) else { return }
+      if unknownHandles.count == Self.unknownHandleLimit { unknownHandles.removeFirst() }
+      unknownHandles.append(handle)
     }
   }
 
@@ -256,6 +268,7 @@ extension ReplicationNode {
     let primaryRestarted = isOfAnotherRun(hello.session, now: now)
     if !primaryRestarted, !planted(.pairsOutliveTheirLink) { voidPairs(tellPrimary: false) }
     formerPairsAreVoid = false
+    unknownHandles = []
     linkState = .up(hello)
     peerSession = hello.session
     statistics.linkSessions += 1
@@ -311,9 +324,10 @@ extension ReplicationNode {
   private mutating func followHandshake(
     _ header: RecordHeader, _ reader: inout ByteReader, now: Instant
   ) throws(RecordError) {
+    if header.kind == .ihaBegin { noteIfUnknown(header.handle) }
     guard let place = try place(of: header.handle) else {
       if header.kind == .ihaBegin {
-        // The application let go of its pair; the primary must learn it.
+        // The application let go of its pair, or there never was one; the primary must learn it.
         reject(try reader.handle(), because: .notAttached)
       }
       return

@@ -93,6 +93,11 @@ public struct ReplicationNode {
   var peerSession: UInt64 = 0
   /// The other RE's name for the last link whose pairs were given up here.
   var voidedSession: UInt64 = 0
+  /// Secondary: handles that handshakes have named and that this RE never allocated, the oldest first. They are
+  /// the word of an application of the other RE, which must not end the link for all others; what else their
+  /// handshakes say may still be on its way.
+  var unknownHandles: [Handle] = []
+  static let unknownHandleLimit = 256
   /// Logged records received on this link.
   var receivedPosition: LogPosition = 0
   var acknowledgedPosition: LogPosition = 0

@@ -151,3 +151,41 @@ import Testing
     }
   }
 }
+
+/// TESTPLAN 6.1: the handle of the other RE is the word of an application, which may be wrong.
+@Suite struct MadeUpSecondaryTests {
+  @Test(
+    "A socket that is to be replicated under a handle that never was is refused, and no other notices",
+    arguments: [
+      Handle(slot: 1, generation: 99, index: 7), Handle(slot: 1, generation: 0, index: 0),
+      Handle(slot: 200, generation: 1, index: 0),
+    ])
+  func refused(madeUp: Handle) throws {
+    let pair = SimulatedPair(mode: .overlap)
+    pair.start()
+    let first = pair.converse()
+    try pair.replicate(first)
+    pair.settle()
+
+    let second = pair.converse()
+    let handle = try pair.engines[0].node.allocate()
+    for _ in 0..<2 {
+      try pair.engines[0].node.replicate(handle, secondary: madeUp, flow: second.flow)
+      pair.engines[0].perform()
+      // Data in the queues makes for more records of the handshake.
+      pair.localWrites(second, 100)
+      pair.settle()
+      #expect(pair.engines[0].refused[handle] == .notAttached)
+      #expect(try pair.engines[0].node.socket(handle).phase == .unreplicated(.notAttached))
+    }
+    try pair.engines[0].node.free(handle)
+    pair.settle()
+
+    #expect(pair.engines[0].node.peerName != nil, "the link is up")
+    #expect(try pair.engines[0].node.socket(first.primaryHandle!).phase == .replicating)
+    try pair.replicate(second)
+    pair.settle()
+    #expect(try pair.engines[0].node.socket(second.primaryHandle!).phase == .replicating)
+    #expect(pair.violations.isEmpty, "\(pair.violations)")
+  }
+}

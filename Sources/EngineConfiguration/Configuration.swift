@@ -60,10 +60,11 @@ public struct Configuration: Sendable, Hashable {
   /// What happens to the sockets that an application leaves behind when it ends without closing them. The
   /// engine holds a duplicate of each, so that nothing has been said to their peers.
   public enum ApplicationFailurePolicy: String, Sendable, Hashable, CaseIterable {
-    /// Mastership goes to a secondary that is in step, whose application goes on with the connections; where
-    /// there is none they stay as they are.
+    /// Mastership goes to a secondary that is in step, whose application goes on with the connections. Where
+    /// there is none they stay as they are, until one comes or their replication ends, which leaves nobody who
+    /// could go on with them: then they are closed in order.
     case switchover
-    /// The connections are closed in order.
+    /// The connections are closed in order: the peer gets all that was written, and a FIN behind it.
     case close
   }
 

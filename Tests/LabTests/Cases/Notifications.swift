@@ -103,7 +103,7 @@ extension LabSuite {
         try await application.primary.free(last.primary)
         bystander.close()
         for monitor in [monitors.0, monitors.1] { try await monitor.program.killAndWait() }
-        await application.end()
+        try await application.end()
       }
     }
 
@@ -181,7 +181,7 @@ extension LabSuite {
         _ = connection.peer.release()
         try await application.primary.free(connection.primary)
         try await monitor.program.killAndWait()
-        await application.end()
+        try await application.end()
       }
     }
   }

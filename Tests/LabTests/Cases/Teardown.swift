@@ -27,10 +27,12 @@ extension LabSuite {
 
     @Test(
       "3.11 every close reaches the snoop pair and leaves nothing", .timeLimit(.minutes(1)),
-      arguments: Ending.allCases)
-    func endings(_ ending: Ending) async throws {
-      try await Lab.run("3.11-\(ending)") { lab in
-        let application = try await OwnApplication(in: lab)
+      arguments: Ending.allCases, EngineConfiguration.Mode.allCases)
+    func endings(_ ending: Ending, _ mode: EngineConfiguration.Mode) async throws {
+      try await Lab.run("3.11-\(ending)-\(mode)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.mode = mode
+        let application = try await OwnApplication(in: lab, configuration: configuration)
         let session = application.primary
         let re0 = EventLog("the application on re0", of: session)
         let re1 = EventLog("the application on re1", of: application.secondary)
@@ -110,7 +112,7 @@ extension LabSuite {
           #expect(fromServer.firstDifference(sent, from: 0) == nil)
           try await connection.snd.readEnd()
         }
-        await application.end()
+        try await application.end()
         let events = try await watch.finish()
         #expect(events.connectionCount == 1)
         #expect(events.resets.isEmpty != ending.isReset, "\(events)")
@@ -212,6 +214,74 @@ extension LabSuite {
     }
 
     @Test(
+      "3.11 the primary application ends in the middle of a handshake", .timeLimit(.minutes(1)),
+      arguments: EngineConfiguration.ApplicationFailurePolicy.allCases)
+    func duringHandshake(_ policy: EngineConfiguration.ApplicationFailurePolicy) async throws {
+      try await Lab.run("3.11-handshake-\(policy)") { lab in
+        var configuration = EngineConfiguration()
+        configuration.debug = true
+        configuration.onApplicationFailure = policy
+        let application = try await OwnApplication(in: lab, configuration: configuration)
+        let pair = application.pair
+        let (fromPeer, fromServer) = (BytePattern(seed: 1), BytePattern(seed: 2))
+        let peer = try await application.connectPeer()
+        let server = try await application.accept()
+        try await peer.write(fromPeer.bytes(from: 0, count: 500))
+        try await server.write(fromServer.bytes(from: 0, count: 1000))
+        #expect(fromServer.firstDifference(try await peer.read(1000), from: 0) == nil)
+
+        // The handshake does not end as long as its records are not acknowledged.
+        let layer = LayerWatch(layer: "PSRM")
+        try await layer.setTimeout("60s", on: pair.re0)
+        try await layer.holdAcknowledgements(true, on: pair.re1)
+        let name = try await application.primary.allocate()
+        let snoop = try await application.secondary.attach(primary: name)
+        let handle = snoop.handle
+        let rcv = try StreamEnd(snoop.rcv)
+        let snd = try StreamEnd(snoop.snd)
+        let number = server.release().release()
+        let handshake = Task {
+          switch await application.primary.replicate(
+            Socket(owning: number), primary: name, secondary: handle)
+          {
+          case .replicating: JSRError?.none
+          case .refused(_, let error): error
+          }
+        }
+        try await eventually(within: .seconds(5), "the handshake is under way") {
+          let states = (try await pair.re0.sockets().map(\.state), try await pair.re1.sockets().map(\.state))
+          return states == (["starting"], ["snooping"])
+        }
+        application.primary.close()
+        #expect(await handshake.value == .engineGone)
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(try await pair.re0.sockets().map(\.state) == ["starting"])
+        try await layer.holdAcknowledgements(false, on: pair.re1)
+
+        switch policy {
+        case .close:
+          try await peer.readEnd()
+          try await peer.write(fromPeer.bytes(from: 500, count: 500))
+          try peer.endWriting()
+          #expect(fromPeer.firstDifference(try await rcv.read(1000), from: 0) == nil)
+          try await rcv.readEnd()
+          try await snd.readEnd()
+        case .switchover:
+          try await pair.re1.waitUntilPrimary()
+          let merged = try StreamEnd(try await application.secondary.merge(handle))
+          try await peer.write(fromPeer.bytes(from: 500, count: 500))
+          #expect(fromPeer.firstDifference(try await merged.read(1000), from: 0) == nil)
+          try await merged.write(fromServer.bytes(from: 1000, count: 1000))
+          #expect(fromServer.firstDifference(try await peer.read(1000), from: 1000) == nil)
+          _ = merged.release()
+          try await peer.readEnd()
+          _ = peer.release()
+        }
+        try await application.end()
+      }
+    }
+
+    @Test(
       "3.11 the primary application ends, and nobody can take over: left alone, and closed in order at last",
       .timeLimit(.minutes(1)))
     func nobodyTakesOver() async throws {
@@ -248,7 +318,7 @@ extension LabSuite {
         }
         try pair.re1.engine.send(SIGCONT)
         try await pair.waitUntilInStep(primary: pair.re0)
-        await application.end()
+        try await application.end()
         let events = try await watch.finish()
         #expect(events.resets.isEmpty, "\(events)")
         #expect(events.contains { $0.isFin && !$0.isFromPeer })

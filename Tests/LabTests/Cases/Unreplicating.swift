@@ -149,7 +149,7 @@ extension LabSuite {
         try await application.primary.close(connection.server.release(), handle: connection.primary)
         try await connection.peer.readEnd()
         #expect(try await pair.re0.sockets().isEmpty)
-        await application.end()
+        try await application.end()
       }
     }
   }

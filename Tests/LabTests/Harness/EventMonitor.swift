@@ -51,14 +51,7 @@ struct EventMonitor: Sendable {
 extension RoutingEngine {
   /// How many programs are connected to the control socket, jsrctl that asks for it among them.
   fileprivate func clientCount() async throws -> Int {
-    struct Area: Decodable {
-      let area: String
-      let used: Int
-    }
-    let (end, output, errors) = try await jsrctl(["--json", "show", "memory"])
-    guard end == .exited(0), let line = output.first else { throw LabFailure("show memory: \(errors)") }
-    let areas = try JSONDecoder().decode([Area].self, from: Data(line.utf8))
-    guard let clients = areas.first(where: { $0.area == "clients" }) else {
+    guard let clients = try await memory().first(where: { $0.area == "clients" }) else {
       throw LabFailure("show memory on \(node) does not count clients")
     }
     return clients.used

@@ -1,4 +1,5 @@
 import JSR
+import Testing
 
 /// The test itself as the application of both routing engines: it holds every end of a replicated connection.
 final class OwnApplication: Sendable {
@@ -33,10 +34,16 @@ final class OwnApplication: Sendable {
     listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
   }
 
+  /// A new connection of the peer, to be accepted.
+  func connectPeer() async throws -> StreamEnd {
+    try await StreamEnd(connectedFrom: .peer, in: pair.lab, receiveBuffer: 256 << 10)
+  }
+
+  func accept() async throws -> StreamEnd { try await listening.accept() }
+
   /// A new connection of the peer, replicated.
   func connect() async throws -> Connection {
-    let peer = try await StreamEnd(connectedFrom: .peer, in: pair.lab, receiveBuffer: 256 << 10)
-    return try await replicate(peer, try await listening.accept())
+    try await replicate(try await connectPeer(), try await accept())
   }
 
   /// Replicates a connection under new handles.
@@ -54,9 +61,21 @@ final class OwnApplication: Sendable {
   }
 
   /// Checks that nothing is left of any connection on either routing engine, and ends both sessions.
-  func end() async {
-    for engine in [pair.re0, pair.re1] { await engine.checkNothingIsLeft(since: levels[engine.node] ?? [:]) }
+  func end() async throws {
+    for engine in [pair.re0, pair.re1] {
+      await engine.checkNothingIsLeft(since: levels[engine.node] ?? [:])
+      let areas = try await engine.memory()
+      #expect(Set(areas.map(\.area)).isSuperset(of: Self.emptyAreas))
+      for area in areas where Self.emptyAreas.contains(area.area) {
+        #expect(area.used == 0, "\(area.area) on \(engine.node)")
+      }
+    }
     primary.close()
     secondary.close()
   }
+
+  /// Of `show memory`: what there is only for connections.
+  private static let emptyAreas: Set = [
+    "hold_buffer", "replication_log", "snoop_buffers", "takeover_buffers", "handles", "flows",
+  ]
 }

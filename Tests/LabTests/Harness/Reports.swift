@@ -60,3 +60,11 @@ struct StatisticsReport: Decodable, Sendable {
   let value: Int
   let unit: String
 }
+
+/// Of `show memory`.
+struct MemoryReport: Decodable, Sendable {
+  let area: String
+  let used: Int
+  let limit: Int?
+  let unit: String
+}

@@ -166,6 +166,7 @@ final class RoutingEngine: Sendable {
   func sockets() async throws -> [SocketReport] { try await show("sockets") }
   func connections() async throws -> [ConnectionReport] { try await show("connections") }
   func statistics() async throws -> [StatisticsReport] { try await show("statistics") }
+  func memory() async throws -> [MemoryReport] { try await show("memory") }
 
   /// All of `show statistics`, which is of one moment, under names such as `sdrl.records`.
   func figures() async throws -> [String: Int] {

@@ -39,7 +39,7 @@ import Testing
     #expect(grown.count == 1 && grown[0].hasPrefix("re1_jsrd_rss_kb"), "\(leak.output)")
 
     let descriptors = try script.run(
-      "--check", script.file("descriptors.csv", table([("re0_jsrutil_fds", { 20 + $0 })])))
+      "--check", script.file("descriptors.csv", table([("re0_jsrutil_fds", { 20 + 5 * $0 })])))
     #expect(descriptors.status == 1)
 
     let early = try script.run(

@@ -100,9 +100,14 @@ extension LabSuite {
         #expect(end == .exited(0), "jsrpeer: \(peer.program.lastWords)")
         #expect(summary.faults == 0, "\(summary)")
         #expect(summary.connections == count && summary.sent == count)
-        // Each of them was replicated from its first byte to its last one.
-        try await pair.waitUntilAllMatched(summary)
-        #expect(try await pair.re0.figures()["iha.sockets_replicated"] == count)
+        // Each of them was replicated from its first byte to its last one. The exception are those that came while the
+        // primary was not certain of its lease, on a machine too busy to renew it in time: it says so.
+        let replicated = try #require(try await pair.re0.figures()["iha.sockets_replicated"])
+        let doubts = try pair.re0.server.output.count { $0 == "SECONDARY down" }
+        #expect(
+          count - replicated <= doubts * Self.atATime, "\(replicated) replicated, in doubt \(doubts) times")
+        let bytes = replicated * (300 + 12)
+        try await pair.waitUntilMatched(messages: replicated, bytesIn: bytes, bytesOut: bytes)
         let seen = try await resets.finish()
         #expect(seen.isEmpty, "\(seen.prefix(3))")
         await pair.re0.checkNothingIsLeft(since: levels.0)
@@ -112,7 +117,9 @@ extension LabSuite {
           #expect(try await engine.connections().isEmpty)
         }
         try await check(pair, samples, descriptors: descriptors)
-        print("3.15.2: \(count) connections, \(Int(Double(count) * 1000 / summary.durationMs)) per second")
+        print(
+          "3.15.2: \(count) connections, \(replicated) replicated,"
+            + " \(Int(Double(count) * 1000 / summary.durationMs)) per second")
       }
     }
   }

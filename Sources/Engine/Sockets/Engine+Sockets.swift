@@ -201,12 +201,27 @@ extension Engine {
     if owners[handle] == nil, sockets[handle]?.closeRequested == nil { closeDuplicate(handle) }
   }
 
-  /// The kernel may have ended the connection.
+  /// The kernel may be about to end the connection: it is looked at when the packet at hand is on its way.
   func inspect(_ handle: Handle) {
-    guard let socket = sockets[handle], socket.closeRequested == nil,
-      let info = try? TCPRepair.info(of: socket.descriptor), info.state == Self.stateClosed
-    else { return }
-    try? node.unreplicate(handle, because: .reset, now: Self.now())
+    eventLoop.execute {
+      guard let socket = self.sockets[handle], !self.hasConnection(socket, handle) else { return }
+      try? self.node.unreplicate(handle, because: .reset, now: Self.now())
+      self.settle()
+    }
+  }
+
+  private func hasConnection(_ socket: ReplicatedSocket, _ handle: Handle) -> Bool {
+    guard socket.closeRequested != nil else {
+      return (try? TCPRepair.info(of: socket.descriptor).state) != Self.stateClosed
+    }
+    // The kernel alone has the socket now. One with bytes that its application has not read is reset by its closing.
+    guard let flow = try? node.socket(handle).flow else { return true }
+    do throws(SystemError) {
+      return try ConnectionLookup.exists(flow)
+    } catch {
+      logger.warning("socket \(handle) cannot be looked up: \(error)")
+      return true
+    }
   }
 
   /// TCP_CLOSE (include/net/tcp_states.h).
@@ -252,6 +267,8 @@ extension Engine {
     }
     guard let socket = sockets[handle], socket.closeRequested == nil else { return }
     socket.close(now: Self.now())
+    // There may be nothing left to say good-bye to: the peer had reset the connection, or this has done it.
+    inspect(handle)
   }
 
   private func dropHandle(_ handle: Handle) {

@@ -355,7 +355,10 @@ extension Engine {
     }
     guard let socket = sockets[handle], socket.closeRequested == nil else { return }
     let now = Self.now()
-    guard let descriptor = socket.giveUp(now: now), closing == .abandoned else { return }
+    guard let descriptor = socket.giveUp(now: now), closing == .abandoned else {
+      // There may be nothing left to say good-bye to: the peer had reset the connection, or this has done it.
+      return inspect(handle)
+    }
     let connection = AbandonedConnection(descriptor, now: now)
     if connection.ending.discardInput() { return }
     do throws(SystemError) {

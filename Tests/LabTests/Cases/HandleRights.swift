@@ -205,9 +205,9 @@ extension LabSuite {
         }
         _ = peer.release()
         try await secondary.free(other)
-        await pair.re0.checkNothingIsLeft(since: levels)
         primary.close()
         secondary.close()
+        await pair.re0.checkNothingIsLeft(since: levels)
         let (summary, end) = try await traffic.stop()
         #expect(end == .exited(0) && summary.faults == 0, "\(summary)")
         #expect(try await watch.finish().resets.isEmpty)

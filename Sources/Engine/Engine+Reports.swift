@@ -124,6 +124,8 @@ extension Engine {
     add("engine", "flows", now.flows + steeringRemovals.count, "flows")
     add("engine", "held_packets", now.heldPackets, "packets")
     add("engine", "held_bytes", now.heldBytes, "bytes")
+    add("engine", "waiting_packets", now.waitingPackets, "packets")
+    add("engine", "waiting_bytes", now.waitingBytes, "bytes")
     add("engine", "held_packets_max", peaks.heldPackets, "packets")
     add("engine", "held_bytes_max", peaks.heldBytes, "bytes")
     add("engine", "stored_frames", store.count, "packets")

@@ -202,6 +202,8 @@ public struct ReplicationNode {
     result.flows = flows.count + forwards.count
     result.heldPackets = holds.count + waitingCount
     result.heldBytes = holds.byteCount + waitingBytes
+    result.waitingPackets = waitingCount
+    result.waitingBytes = waitingBytes
     result.unacknowledgedRecords = log.unacknowledgedCount
     result.unacknowledgedRecordBytes = log.unacknowledgedBytes
     for case .some(let entry) in entries {

@@ -100,6 +100,9 @@ public struct Occupancy: Sendable, Hashable {
   public var heldPackets = 0
   /// Bytes of held packets.
   public var heldBytes = 0
+  /// Those of the held packets that wait for no acknowledgement, but for a handshake, a pause or a merge to be over.
+  public var waitingPackets = 0
+  public var waitingBytes = 0
   /// Records that the other RE has not acknowledged.
   public var unacknowledgedRecords = 0
   public var unacknowledgedRecordBytes = 0

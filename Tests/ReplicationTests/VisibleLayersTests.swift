@@ -100,11 +100,16 @@ import Testing
     pair.peerWrites(conversation, 100)
     pair.settle()
     #expect(pair.engines[0].heldFrames == 1)
+    let occupancy = pair.engines[0].node.occupancy
+    #expect(occupancy.waitingPackets == 1 && occupancy.waitingBytes == occupancy.heldBytes)
+    #expect(occupancy.waitingBytes > 100)
     pair.engines[1].node.steered(conversation.secondaryHandle!)
     pair.engines[1].perform()
     pair.settle()
     let statistics = pair.engines[0].node.statistics
     #expect(statistics.prlReinjection.replayed == 1)
+    #expect(pair.engines[0].node.occupancy.waitingPackets == 0)
+    #expect(pair.engines[0].node.occupancy.waitingBytes == 0)
     #expect(statistics.held == statistics.reinjected)
   }
 

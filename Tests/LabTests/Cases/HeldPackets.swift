@@ -51,7 +51,10 @@ extension LabSuite {
         try await pair.waitUntilReplicated(5, primary: pair.re0)
         let rejected = try await watch.figure("reinjected_rejected", of: pair.re0)
         try await hold()
-        try await watch.setTimeout("500ms", on: pair.re0)
+        // A socket whose last word was of another layer has a record behind the ones that are held.
+        for layer in ["PRL", "SDRL", "PSRM"] {
+          try await LayerWatch(layer: layer).setTimeout(layer == watch.layer ? "500ms" : "2s", on: pair.re0)
+        }
         try await waitForMore("timeout", than: 0)
         try await traffic.waitUntilFlowing()
         #expect(try await watch.figure("reinjected_rejected", of: pair.re0) == rejected)
@@ -118,14 +121,20 @@ extension LabSuite {
     private static func check(_ figures: [String: Int]) {
       func figure(_ name: String) -> Int { figures[name] ?? -1 }
       let held = (packets: figure("engine.held_packets"), bytes: figure("engine.held_bytes"))
+      // What waits for a slow snooper is there because of that, whatever is acknowledged.
+      let waiting = (packets: figure("engine.waiting_packets"), bytes: figure("engine.waiting_bytes"))
+      let delayed = (packets: held.packets - waiting.packets, bytes: held.bytes - waiting.bytes)
+      #expect(waiting.packets >= 0 && delayed.packets >= 0 && delayed.bytes >= 0, "\(waiting) of \(held)")
       let unacknowledged = (
         records: figure("kkcm.records_unacknowledged"), bytes: figure("kkcm.bytes_unacknowledged")
       )
       #expect(held.packets >= 0 && unacknowledged.records >= 0)
-      #expect(held.packets == 0 || unacknowledged.records > 0, "\(held) held, and nothing to wait for")
+      #expect(
+        delayed.packets == 0 || unacknowledged.records > 0, "\(delayed) held, and nothing to wait for")
       // Of a segment that TCP sends again, a copy may wait beside it.
       #expect(
-        held.bytes <= 2 * unacknowledged.bytes + held.packets * headerByteCount, "\(held), \(unacknowledged)")
+        delayed.bytes <= 2 * unacknowledged.bytes + delayed.packets * headerByteCount,
+        "\(delayed), \(unacknowledged)")
       #expect(
         figure("engine.held_packets_max") >= held.packets && figure("engine.held_bytes_max") >= held.bytes)
       #expect(figure("engine.held_bytes_max") > 0)

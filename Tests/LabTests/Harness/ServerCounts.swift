@@ -30,23 +30,16 @@ struct ServerCounts: Sendable, CustomStringConvertible {
 }
 
 extension EnginePair {
-  /// Waits until the server on re1 has counted, on both descriptors of all its pairs, so many messages as they should
-  /// be and so many bytes, and none that is wrong.
-  func waitUntilMatched(messages: Int, bytesIn: Int, bytesOut: Int) async throws {
+  /// Waits until the server on re1, which has snooped all of a traffic that is over, has counted all of it on both
+  /// descriptors: every byte that the peer sent, every byte that it got, and every message as it should be.
+  func waitUntilAllMatched(_ summary: PeerTraffic.Summary) async throws {
     var counts: ServerCounts?
     try await eventually(
-      within: .seconds(15),
-      "re1 has snooped \(messages) messages, \(bytesIn) bytes in, \(bytesOut) out: \(counts?.description ?? "no counts")"
+      within: .seconds(15), "re1 has snooped all of \(summary): \(counts?.description ?? "no counts")"
     ) {
       counts = ServerCounts(of: try re1.server)
-      return counts?.role == "secondary" && counts?.matches == messages && counts?.mismatches == 0
-        && counts?.bytesIn == bytesIn && counts?.bytesOut == bytesOut
+      return counts?.role == "secondary" && counts?.matches == summary.sent && counts?.mismatches == 0
+        && counts?.bytesIn == summary.bytesSent && counts?.bytesOut == summary.bytesReceived
     }
-  }
-
-  /// The same for all of a traffic that is over: every byte that the peer sent, and every byte that it got.
-  func waitUntilAllMatched(_ summary: PeerTraffic.Summary) async throws {
-    try await waitUntilMatched(
-      messages: summary.sent, bytesIn: summary.bytesSent, bytesOut: summary.bytesReceived)
   }
 }

@@ -269,8 +269,12 @@ int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int
  * waits for some milliseconds usually.
  *
  *   handle     from jsr_attach()
- *   socket     the live socket: the caller's, to be closed with close(2) or jsr_close(); with the options that
- *              the socket of the old primary had when it was replicated, O_NONBLOCK among them
+ *   socket     the live socket: the caller's, to be closed with close(2) or jsr_close()
+ *
+ * It has the options that the socket of the old primary had when it was replicated: O_NONBLOCK; TCP_NODELAY,
+ * TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_LINGER2, TCP_CONGESTION;
+ * IP_TTL, IP_MINTTL, IP_TOS, IP_MTU_DISCOVER; SO_KEEPALIVE, SO_PRIORITY, SO_MARK, SO_OOBINLINE, SO_RCVLOWAT,
+ * SO_REUSEADDR, SO_REUSEPORT, and SO_SNDBUF and SO_RCVBUF if they were set. Others have to be set again.
  *
  * Both descriptors of the pair come to their end. What was not read from rcv when this is called is in the
  * live socket; a byte that was on its way through rcv meanwhile may still come there, before those of the live

@@ -66,6 +66,14 @@ public final class Engine: @unchecked Sendable {
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
+  /// Of sockets in record mode.
+  var recordChannels: [Handle: RecordChannel] = [:]
+  /// Of sockets that are not replicated any more, with records still to be written.
+  var lastRecords: [RecordChannel] = []
+  var recordTokens: [ReadinessMonitor.Token: RecordChannel] = [:]
+  var pendingRecordModes: [PendingRecordMode] = []
+  /// Sockets that are to be given records once these are on their way to the other RE.
+  var dueRecordWrites: [Handle] = []
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals = SteeringRemovals()
   /// Sockets whose flows are steered and whose state is yet to be read.
@@ -267,6 +275,7 @@ public final class Engine: @unchecked Sendable {
     watchLinkCarrier(now: now)
     node.tick(now: now)
     sweepSockets(now: now)
+    beginPendingRecords(now: now)
     unsteerWhatIsDue(now: now)
     settle()
   }
@@ -284,6 +293,11 @@ public final class Engine: @unchecked Sendable {
     drain(.nothing)
     flushSteering()
     link.flush()
+    while !dueRecordWrites.isEmpty {
+      writeDueRecords()
+      drain(.nothing)
+      link.flush()
+    }
   }
 
   /// What the ranges in actions refer to.
@@ -349,6 +363,11 @@ public final class Engine: @unchecked Sendable {
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)
     case .silence(let handle): silence(handle)
+
+    case .writeRecords(let handle): if dueRecordWrites.last != handle { dueRecordWrites.append(handle) }
+    case .recordsHaveRoom(let handle): recordsHaveRoom(handle)
+    case .recordsSafe(let handle, let count): recordsSafe(handle, count)
+    case .recordsEnded(let handle, let queue): recordsEnded(handle, queue)
 
     case .grantLease(let duration, let limit): grantLease(duration, notAfter: limit)
     case .renewLease(let duration): renewLease(duration)

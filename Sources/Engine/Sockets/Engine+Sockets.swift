@@ -17,10 +17,18 @@ final class ReplicatedSocket {
   /// When the application closed its descriptor, and this one was closed too: nothing but the end of the
   /// connection is awaited.
   private(set) var closeRequested: Instant?
+  /// Where the kernel's counters began, as the handshake found them.
+  var origin: TCPSequenceOrigin?
 
   init(_ descriptor: consuming OwnedDescriptor) {
     self.descriptor = descriptor.rawValue
     owned = consume descriptor
+  }
+
+  /// Behind the last byte that was written, a FIN too.
+  func writeEnd() throws(SystemError) -> SequenceNumber {
+    guard let origin else { throw SystemError("getsockopt(TCP_INFO)", code: ENOTCONN) }
+    return try TCPRepair.settledInfo(of: descriptor).sequenceNumbers(from: origin).writeSequence
   }
 
   func close(now: Instant) {
@@ -64,10 +72,16 @@ extension Engine {
       return reply.refuse(
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
     }
+    let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
+    guard !lastRecords.contains(where: { $0.flow == flow }) else {
+      return reply.refuse(
+        .wrongState,
+        "\(flow) has records from before that are still to be written: wait for the end of their channel")
+    }
     let socket = ReplicatedSocket(descriptor)
     do throws(SocketError) {
       try node.replicate(
-        primary, secondary: secondary, flow: Flow(.tcp, local: snapshot.local, remote: snapshot.remote))
+        primary, secondary: secondary, flow: flow)
     } catch {
       return reply.refuse(error)
     }
@@ -144,6 +158,7 @@ extension Engine {
     let socket = pending.socket
     do throws(TCPRepairError) {
       let snapshot = try TCPRepair.snapshot(of: socket.descriptor)
+      socket.origin = try? TCPRepair.settledInfo(of: socket.descriptor).origin(of: snapshot)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
       return snapshot.sendQueue.count + snapshot.receiveQueue.count
     } catch {
@@ -177,7 +192,9 @@ extension Engine {
     retirePair(handle)
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
     // A handle whose socket goes on is the application's to free; of the others nothing is left to name.
-    let closing = sockets[handle]?.closeRequested != nil
+    let closing =
+      sockets[handle]?.closeRequested != nil
+      || lastRecords.contains { $0.handle == handle && $0.closesWhenDone }
     // The socket goes on as an ordinary one of its application; what the engine kept it for is over.
     sockets[handle] = nil
     if isPair || closing || reason == .mastershipLost || owners[handle] == nil {
@@ -195,9 +212,14 @@ extension Engine {
   /// The kernel may have ended the connection.
   func inspect(_ handle: Handle) {
     guard let socket = sockets[handle], socket.closeRequested == nil,
-      let info = try? TCPRepair.info(of: socket.descriptor), info.state == Self.stateClosed
+      isClosed(socket.descriptor)
     else { return }
     try? node.unreplicate(handle, because: .reset, now: Self.now())
+  }
+
+  /// Whether the kernel has ended the connection.
+  func isClosed(_ descriptor: Int32) -> Bool {
+    (try? TCPRepair.info(of: descriptor))?.state == Self.stateClosed
   }
 
   /// TCP_CLOSE (include/net/tcp_states.h).
@@ -235,13 +257,15 @@ extension Engine {
     reply.send(.done)
   }
 
-  private func closeDuplicate(_ handle: Handle) {
+  func closeDuplicate(_ handle: Handle) {
     if let pending = pendingReplications[handle] {
       // Not before it is known what becomes of the handshake.
       pending.isClosed = true
       owners[handle] = nil
     }
-    guard let socket = sockets[handle], socket.closeRequested == nil else { return }
+    guard let socket = sockets[handle], socket.closeRequested == nil, !closesAfterRecords(handle) else {
+      return
+    }
     socket.close(now: Self.now())
   }
 
@@ -284,6 +308,7 @@ extension Engine {
         drain(.nothing)
         dropHandle(handle)
       case .starting, .replicating, .ending:
+        takeLastRecords(handle)
         if let socket = sockets[handle], socket.closeRequested == nil { needsHelp = true }
       case .merging: break
       }
@@ -380,8 +405,8 @@ extension Engine {
     }
 
     let step = segmentSize(plan)
-    // Bytes that the peer has no room for cannot have been sent.
-    let count = min(plan.sendQueue.count, max(Int(block.sendWindow), step))
+    // What was certainly not sent is the kernel's to send, as the peer's window allows.
+    let count = plan.sentCount
     plan.sendQueue.withUnsafeBytes { queue in
       for start in stride(from: 0, to: count, by: step) {
         let piece = UnsafeRawBufferPointer(rebasing: queue[start..<min(start + step, count)])

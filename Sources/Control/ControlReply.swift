@@ -17,6 +17,8 @@ public struct ControlReply: Sendable, Hashable {
     case statistics([StatisticsReport])
     case memory([MemoryReport])
     case setting(SettingReport)
+    /// With the descriptor of the channel. The limit is that of one record, in bytes.
+    case recordChannel(limit: Int)
   }
 
   /// Who answers `hello`.
@@ -55,8 +57,10 @@ public struct ControlReply: Sendable, Hashable {
 
 extension ControlReply: Codable {
   private enum CodingKeys: String, CodingKey { case version, id, more, result, error }
+  private struct RecordLimit: Codable { var limit: Int }
   private enum ResultKeys: String, CodingKey {
     case welcome, handle, status, socket, sockets, connections, statistics, memory, setting
+    case recordChannel = "record_channel"
   }
 
   public init(from decoder: any Decoder) throws {
@@ -83,6 +87,8 @@ extension ControlReply: Codable {
       case .statistics: .success(.statistics(try value([StatisticsReport].self, .statistics)))
       case .memory: .success(.memory(try value([MemoryReport].self, .memory)))
       case .setting: .success(.setting(try value(SettingReport.self, .setting)))
+      case .recordChannel:
+        .success(.recordChannel(limit: try value(RecordLimit.self, .recordChannel).limit))
       }
   }
 
@@ -107,6 +113,8 @@ extension ControlReply: Codable {
       case .statistics(let value): try result.encode(value, forKey: .statistics)
       case .memory(let value): try result.encode(value, forKey: .memory)
       case .setting(let value): try result.encode(value, forKey: .setting)
+      case .recordChannel(let limit):
+        try result.encode(RecordLimit(limit: limit), forKey: .recordChannel)
       }
     }
   }

@@ -23,6 +23,10 @@ public struct ControlRequest: Sendable, Hashable {
     case merge(Handle)
     /// Closes the engine's duplicate of a socket in order. Answer: `done`.
     case close(Handle)
+    /// What the application sends on a socket comes as records from now on. Answer: `recordChannel`, with the
+    /// descriptor of the channel for them (``RecordReport``), whose writing direction the application ends to end record
+    /// mode.
+    case beginRecords(Handle)
     /// The state of one handle. Answer: `socket`.
     case status(Handle)
     /// Events from now on. Answer: `done`.
@@ -154,6 +158,7 @@ extension ControlRequest: Codable {
       set, get
     case logLevel = "log_level"
     case holdAcknowledgements = "hold_acknowledgements"
+    case beginRecords = "begin_records"
   }
 
   public init(from decoder: any Decoder) throws {
@@ -188,6 +193,7 @@ extension ControlRequest: Codable {
     case .unreplicate: body = .unreplicate(try handle())
     case .merge: body = .merge(try handle())
     case .close: body = .close(try handle())
+    case .beginRecords: body = .beginRecords(try handle())
     case .status: body = .status(try handle())
     case .subscribe: body = .subscribe(try choice(SubscriptionScope.self, .scope))
     case .show: body = .show(try choice(Report.self, .report))
@@ -235,6 +241,9 @@ extension ControlRequest: Codable {
       try container.encode(handle, forKey: .handle)
     case .close(let handle):
       try name(.close)
+      try container.encode(handle, forKey: .handle)
+    case .beginRecords(let handle):
+      try name(.beginRecords)
       try container.encode(handle, forKey: .handle)
     case .status(let handle):
       try name(.status)

@@ -62,6 +62,9 @@ extension Engine: ControlDelegate {
       if owners[handle] == nil, isStale(handle) { return reply.send(.done) }
       guard let reply = checkOwner(of: handle, client, reply) else { return }
       close(handle, reply: reply)
+    case .beginRecords(let handle):
+      guard let reply = checkOwner(of: handle, client, reply) else { return }
+      beginRecords(handle, reply: reply)
     case .status(let handle):
       do throws(HandleError) {
         reply.send(.socket(report(try node.socket(handle))))
@@ -153,7 +156,9 @@ extension ReplyPort {
       switch error {
       case .handle(.tableFull), .handle(.exhausted): .limit
       case .handle: .unknownHandle
-      case .wrongPhase, .flowInUse: .wrongState
+      case .wrongPhase, .flowInUse, .plainBytes, .recordMode, .noRecordMode, .recordsToBeWritten,
+        .outputEnded:
+        .wrongState
       case .notPrimary: .notPrimary
       case .notSecondary: .notSecondary
       case .noSecondary: .noSecondary

@@ -73,6 +73,14 @@ public final class Engine: @unchecked Sendable {
   var abandoned: [ReadinessMonitor.Token: AbandonedConnection] = [:]
   /// Sockets that a reset may have ended, and how often they are yet to be looked at.
   var suspects: [Handle: Int] = [:]
+  /// Of sockets in record mode.
+  var recordChannels: [Handle: RecordChannel] = [:]
+  /// Of sockets that are not replicated any more, with records still to be written.
+  var lastRecords: [RecordChannel] = []
+  var recordTokens: [ReadinessMonitor.Token: RecordChannel] = [:]
+  var pendingRecordModes: [PendingRecordMode] = []
+  /// Sockets that are to be given records once these are on their way to the other RE.
+  var dueRecordWrites: [Handle] = []
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals = SteeringRemovals()
   /// Sockets whose flows are steered and whose state is yet to be read.
@@ -276,6 +284,7 @@ public final class Engine: @unchecked Sendable {
     node.tick(now: now)
     inspectSuspects(now: now)
     sweepSockets(now: now)
+    beginPendingRecords(now: now)
     unsteerWhatIsDue(now: now)
     settle()
   }
@@ -293,6 +302,11 @@ public final class Engine: @unchecked Sendable {
     drain(.nothing)
     flushSteering()
     link.flush()
+    while !dueRecordWrites.isEmpty {
+      writeDueRecords()
+      drain(.nothing)
+      link.flush()
+    }
   }
 
   /// What the ranges in actions refer to.
@@ -358,6 +372,11 @@ public final class Engine: @unchecked Sendable {
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)
     case .silence(let handle): silence(handle)
+
+    case .writeRecords(let handle): if dueRecordWrites.last != handle { dueRecordWrites.append(handle) }
+    case .recordsHaveRoom(let handle): recordsHaveRoom(handle)
+    case .recordsSafe(let handle, let count): recordsSafe(handle, count)
+    case .recordsEnded(let handle, let queue): recordsEnded(handle, queue)
 
     case .grantLease(let duration, let limit): grantLease(duration, notAfter: limit)
     case .renewLease(let duration): renewLease(duration)

@@ -143,6 +143,21 @@ public final class Session: Sendable {
     return try answer.takeSocket()
   }
 
+  /// Whatever the application sends on a replicated socket from now on comes as records, each of which the peer gets whole
+  /// or not at all, across any switchover. Nothing may be written to the socket itself until the channel has ended.
+  ///
+  /// What was written to the socket before must reach the other routing engine first; that is waited for, for at most a
+  /// second.
+  ///
+  /// - Parameter handle: of a socket that `replicate` has given back as replicated.
+  /// - Throws: `.refused` if the handle is not replicated, in record mode already, or shut down, or if what was written
+  ///   before does not leave, since the peer does not read.
+  public func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel {
+    let answer = try await connection.call(.beginRecords(handle))
+    guard case .recordChannel(let limit) = answer.body else { throw Self.unexpected }
+    return RecordChannel(try RecordSender(handle, answer.takeSocket(), limit: limit))
+  }
+
   /// The state of one handle of this routing engine.
   public func status(of handle: Handle) async throws(JSRError) -> SocketStatus {
     let answer = try await connection.call(.status(handle))

@@ -72,6 +72,15 @@ public struct TCPInfo: Sendable, Hashable {
     bytesReceived = info.bytes_received
   }
 
+  /// Where the counters began, if nothing has been written since `snapshot`.
+  public func origin(of snapshot: TCPSnapshot) -> TCPSequenceOrigin {
+    let written = snapshot.writeSequence + (snapshot.finSent ? 1 : 0)
+    let received = snapshot.receiveNext + (snapshot.finReceived ? 1 : 0)
+    return TCPSequenceOrigin(
+      send: written - Int(unacknowledged) - Int(truncatingIfNeeded: bytesAcknowledged),
+      receive: received - Int(truncatingIfNeeded: bytesReceived))
+  }
+
   /// The connection's place in sequence space, as the kernel counts it (a FIN is one), for a socket whose
   /// `origin` is known.
   public func sequenceNumbers(from origin: TCPSequenceOrigin) -> (

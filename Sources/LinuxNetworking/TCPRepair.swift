@@ -158,6 +158,19 @@ public enum TCPRepair {
     try TCPInfo(of: descriptor)
   }
 
+  /// The same, with numbers that belong together: an acknowledgement may arrive between two system calls.
+  public static func settledInfo(of descriptor: Int32) throws(SystemError) -> TCPInfo {
+    var info = try TCPInfo(of: descriptor)
+    for _ in 0..<attempts {
+      let again = try TCPInfo(of: descriptor)
+      if again.bytesAcknowledged == info.bytesAcknowledged, again.unacknowledged == info.unacknowledged {
+        return again
+      }
+      info = again
+    }
+    throw SystemError("getsockopt(TCP_INFO)", code: EAGAIN)
+  }
+
   /// Where the socket's byte counters started, so that ``TCPInfo`` gives sequence numbers from now on. Uses
   /// repair mode, so the same rules hold as for a snapshot.
   public static func origin(of descriptor: Int32) throws(TCPRepairError) -> TCPSequenceOrigin {
@@ -277,7 +290,17 @@ public enum TCPRepair {
     if let reuse = snapshot.options[.reuseAddress], reuse != 0 {
       try setSocketOption(descriptor, SOL_SOCKET, SO_REUSEADDR, Int32(1), "setsockopt(SO_REUSEADDR)")
     }
+    // A limit on unsent bytes (tcp_stream_memory_free in net/ipv4/tcp_ipv4.c) is the application's; these were taken.
+    let low = snapshot.unsent.isEmpty ? 0 : snapshot.options[.notSentLowWater] ?? 0
+    if low != 0 {
+      try setSocketOption(
+        descriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, UInt32.max, "setsockopt(TCP_NOTSENT_LOWAT)")
+    }
     try TCPQueue.write(snapshot.unsent, to: descriptor)
+    if low != 0 {
+      try setSocketOption(
+        descriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, low, "setsockopt(TCP_NOTSENT_LOWAT)")
+    }
     try releaseBuffers(descriptor, snapshot.options)
     if snapshot.options[.nonBlocking] == 0 {
       let flags = fcntl(descriptor, F_GETFL)

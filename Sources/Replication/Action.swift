@@ -95,6 +95,18 @@ public enum Action: Sendable {
   /// End the kernel's socket with neither FIN nor RST.
   case silence(Handle)
 
+  // MARK: Records
+
+  /// The kernel's socket is to be given what `unwrittenRecord` says.
+  case writeRecords(Handle)
+  /// A record that had to wait may be offered again.
+  case recordsHaveRoom(Handle)
+  /// So many records, counted from the beginning of record mode, are safe: the secondary has them.
+  case recordsSafe(Handle, UInt64)
+  /// Record mode has ended with replication: what is left is the engine's to write. `nil`: the other RE has the
+  /// socket, and nothing more is to be written here.
+  case recordsEnded(Handle, RecordQueue?)
+
   // MARK: Mastership
 
   /// Put the lease in force, if it is not later than the moment given, and say `leaseGranted`.

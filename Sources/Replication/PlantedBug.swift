@@ -95,6 +95,28 @@ enum PlantedBug: String, CaseIterable, Sendable {
   /// Promises 2 and 3. Shows when the outgoing stream passes 2³².
   case outgoingWrapForgotten
 
+  /// Of a record the log gets the two halves, one after the other.
+  ///
+  /// Promise 9. Shows when the primary is lost with the second half on its way: the inter-RE stream arrives in
+  /// pieces.
+  case recordLoggedInPieces
+
+  /// What the kernel has not taken of the records when replication ends is forgotten.
+  ///
+  /// Promise 9, and the streams. Shows when a socket is unreplicated for whatever reason with its send buffer full.
+  case recordsForgottenAtEnd
+
+  /// A segment leaves though the secondary does not know that so much may have been sent.
+  ///
+  /// Promise 3 at a merge. Shows when records fill the peer's window, and the primary is lost when it has just opened.
+  case sendLimitNotAwaited
+
+  /// A merge takes all that is in the log for sent.
+  ///
+  /// The streams: the merged socket's window is larger than the peer's. Shows when the primary is lost with more
+  /// records in the log than the peer's window lets leave.
+  case unsentCountsAsSent
+
   // MARK: PRL
 
   /// In overlap mode an acknowledgement without new data does not wait for what it acknowledges.

@@ -9,6 +9,7 @@ extension ReplicationNode {
     receivedHold.restart()
     accepted = []
     madeUpHandle = nil
+    recordsOnTheirWay.removeAll()
     receivedPosition = 0
     acknowledgedPosition = 0
     linkState = .greeting(since: now)
@@ -53,7 +54,7 @@ extension ReplicationNode {
     do throws(RecordError) {
       while bytes.count - offset >= RecordHeader.byteCount {
         let header = try RecordHeader(
-          UnsafeRawBufferPointer(rebasing: bytes[offset...]), lengthLimit: configuration.recordLimit)
+          UnsafeRawBufferPointer(rebasing: bytes[offset...]), lengthLimit: configuration.linkRecordLimit)
         guard bytes.count - offset >= header.byteCount else { return offset }
         let record = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + header.byteCount])
         try receive(header, record, at: offset, now: now)
@@ -109,9 +110,19 @@ extension ReplicationNode {
       return
     }
 
+    if header.kind == .sdrlRecord {
+      let outgoing = try OutgoingRecord(header, record, at: offset)
+      guard let place = try place(of: header.handle) else { return }
+      try checkSnapshot(place, header.kind)
+      entries[place]!.positions.sdrl = receivedPosition
+      follow(
+        record: outgoing, UnsafeRawBufferPointer(rebasing: record[OutgoingRecord.fixedByteCount...]), place)
+      return
+    }
+
     var reader = ByteReader(UnsafeRawBufferPointer(rebasing: record[RecordHeader.byteCount...]))
     switch header.kind {
-    case .sdrlSegment, .prlSegment: break
+    case .sdrlSegment, .sdrlRecord, .prlSegment: break
     case .kkcmHello: throw .unexpected(.kkcmHello)
     case .kkcmKeepalive:
       let keepalive = try Keepalive(&reader)
@@ -190,6 +201,8 @@ extension ReplicationNode {
     pump()
     beginAccepted()
     acknowledgeRefused(now: now)
+    noteSafeRecords()
+    offerRoomForRecords()
   }
 
   /// Primary: a handshake is over when the secondary has the socket and has acknowledged all that was said of
@@ -283,6 +296,7 @@ extension ReplicationNode {
   private mutating func resume(_ place: Int) {
     entries[place]!.pausedSince = planted(.pauseNeverEnds) ? Instant(nanoseconds: .max) : nil
     endWaiting(place, .replayed)
+    offerRoomForRecords()
   }
 
   /// Secondary: the application's buffer is filling up, or has room again.
@@ -460,6 +474,21 @@ extension ReplicationNode {
       entries[place]!.snoop!.timestampHeard = now
     }
     endSnoopIfComplete(place)
+  }
+
+  /// A whole record of the primary's application, of which nothing, a part or all may leave from now on.
+  private mutating func follow(
+    record: OutgoingRecord, _ payload: UnsafeRawBufferPointer, _ place: Int
+  ) {
+    guard entries[place]!.isFollowing else { return }
+    guard record.sequence == entries[place]!.snoop!.unacknowledged.end, entries[place]!.snoop!.finSent == nil
+    else { return letGo(place, because: .diverged, tellPrimary: true) }
+    guard entries[place]!.snoop!.unacknowledged.count + payload.count <= configuration.holdLimit else {
+      return letGo(place, because: .limitReached, tellPrimary: true)
+    }
+    entries[place]!.snoop!.unacknowledged.append(payload)
+    entries[place]!.block.sendNext = .later(entries[place]!.block.sendNext, record.sendLimit)
+    actions.append(.snoop(entries[place]!.handle, .snd, record.payload))
   }
 
   private mutating func follow(

@@ -43,12 +43,14 @@ extension ReplicationNode {
     let entry = entries[place]!
     var snoop = entry.snoop!
     var block: ControlBlock = entry.block
+    if planted(.unacknowledgedSkippedAtMerge) { snoop.unacknowledged.acknowledge(upTo: block.sendNext) }
     // Whatever was sent was within the peer's window, which may have closed since behind the last byte. The kernel
     // must be able to say it all again, a FIN too: it would take an acknowledgement of the FIN for one of the future.
-    let sentCount = snoop.unacknowledged.count + (snoop.finSent == nil ? 0 : 1)
-    block.sendWindow = max(block.sendWindow, UInt32(sentCount))
+    let limit = planted(.unsentCountsAsSent) ? snoop.unacknowledged.end : block.sendNext
+    let sentCount = max(0, min(limit - snoop.unacknowledged.start, snoop.unacknowledged.count))
+    let hasSentFIN = snoop.finSent != nil && block.sendNext > snoop.unacknowledged.end
+    block.sendWindow = max(block.sendWindow, UInt32(sentCount + (hasSentFIN ? 1 : 0)))
     block.maximumSendWindow = max(block.maximumSendWindow, block.sendWindow)
-    if planted(.unacknowledgedSkippedAtMerge) { snoop.unacknowledged.acknowledge(upTo: block.sendNext) }
     entries[place]!.phase = .merging
 
     // The window's right edge must not move back, and cannot be further off than a window field can say, which
@@ -64,7 +66,7 @@ extension ReplicationNode {
     let advance = planted(.clockNotAdvancedAtMerge) ? 0 : elapsed &+ Self.timestampAllowance
     return MergePlan(
       flow: entry.flow!, block: block, sendUnacknowledged: snoop.unacknowledged.start,
-      sendQueue: snoop.unacknowledged.bytes, receiveNext: snoop.reassembly.next,
+      sendQueue: snoop.unacknowledged.bytes, sentCount: sentCount, receiveNext: snoop.reassembly.next,
       receiveWindow: UInt32(window), timestamp: block.timestampSent &+ advance,
       finSent: snoop.finSent != nil && !planted(.finForgottenAtMerge),
       finReceived: snoop.reassembly.isComplete, options: snoop.options)
@@ -195,6 +197,8 @@ extension ReplicationNode {
       case .ending(let reason): takeBack(place, because: reason, now: now)
       default: break
       }
+      // What was not written since mastership was handed over.
+      if unwrittenRecord(place) != nil { actions.append(.writeRecords(entries[place]!.handle)) }
     }
     endForwards(where: { _ in true })
   }
@@ -236,6 +240,8 @@ extension ReplicationNode {
         } else {
           statistics.socketsUnreplicated += 1
           sayCleanedUp(handle)
+          if entries[place]!.records != nil { actions.append(.recordsEnded(handle, nil)) }
+          entries[place]!.records = nil
           actions.append(.unreplicated(handle, .mastershipLost))
         }
       case .allocated, .attached, .receiving, .snooping, .merging, .unreplicated: break

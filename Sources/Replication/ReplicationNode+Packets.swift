@@ -153,6 +153,9 @@ extension ReplicationNode {
       planted(.acknowledgementPassesUnheld)
       ? 0 : entries[place]!.inbound.requirement(of: segment.acknowledgment, acknowledged: log.acknowledged)
 
+    if entries[place]!.records != nil, breaksRecordMode(segment, place, now: now) {
+      return wait(place, reference, byteCount, isOutbound: true)
+    }
     switch entries[place]!.outbound.judge(segment) {
     case .new where entries[place]!.pausedSince != nil, .gap where entries[place]!.pausedSince != nil:
       return wait(place, reference, byteCount, isOutbound: true)
@@ -178,15 +181,20 @@ extension ReplicationNode {
       noteSent(segment, place, window: window)
       entries[place]!.announce(
         entries[place]!.block.receiveEdge, at: required, acknowledged: log.acknowledged)
+      entries[place]!.sendLimit.announce(segment.end, at: required, acknowledged: log.acknowledged)
 
     case .known:
-      if !segment.payload.isEmpty || segment.flags.contains(.fin), !planted(.retransmissionPassesUnheld) {
-        required = max(required, entries[place]!.outbound.position)
+      let sends = !segment.payload.isEmpty || segment.flags.contains(.fin)
+      if sends, !planted(.retransmissionPassesUnheld) {
+        required = max(
+          required, entries[place]!.sendLimit.requirement(of: segment.end, acknowledged: log.acknowledged))
       }
+      let isBeyondLimit =
+        sends && segment.end > entries[place]!.sendLimit.announced && !planted(.sendLimitNotAwaited)
       let before: ControlBlock = entries[place]!.block
       noteSent(segment, place, window: window)
       let edge = entries[place]!.block.receiveEdge
-      if edge > entries[place]!.announcedEdge, !planted(.windowEdgeNotAwaited) {
+      if isBeyondLimit || edge > entries[place]!.announcedEdge && !planted(.windowEdgeNotAwaited) {
         required = appendBlock(place, now: now)
       } else {
         required = max(

@@ -10,6 +10,14 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   /// Primary and secondary handle must come from different REs.
   case sameSide(Handle)
   case flowInUse(Flow)
+  /// Bytes that were written plainly are not in the log yet.
+  case plainBytes(Handle, count: Int)
+  /// The socket is in record mode already.
+  case recordMode(Handle)
+  case noRecordMode(Handle)
+  case recordsToBeWritten(Handle, byteCount: Int)
+  /// The application has ended its direction.
+  case outputEnded(Handle)
 
   public var description: String {
     switch self {
@@ -20,6 +28,13 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     case .noSecondary: "there is no secondary that could take part"
     case .sameSide(let handle): "handle \(handle) was allocated by this RE, not by the other one"
     case .flowInUse(let flow): "\(flow) is replicated already"
+    case .plainBytes(let handle, let count):
+      "handle \(handle): \(count) bytes that were written to the socket are not replicated yet"
+    case .recordMode(let handle): "handle \(handle) is in record mode already"
+    case .noRecordMode(let handle): "handle \(handle) is not in record mode"
+    case .recordsToBeWritten(let handle, let byteCount):
+      "handle \(handle) has \(byteCount) bytes of records that are yet to be written"
+    case .outputEnded(let handle): "handle \(handle): the outgoing direction has been closed"
     }
   }
 }
@@ -115,6 +130,7 @@ extension ReplicationNode {
     let finCount = snapshot.finReceived ? 1 : 0
     entries[place]!.block = snapshot.block
     entries[place]!.beginAnnouncing(snapshot.block.receiveEdge)
+    entries[place]!.sendLimit = SendLimit(snapshot.block.sendNext)
     entries[place]!.outbound = OutboundStream(
       next: snapshot.sendStart + snapshot.sendQueue.count, position: position,
       finSent: snapshot.finSent)
@@ -207,6 +223,7 @@ extension ReplicationNode {
     entries[place]!.phase = .unreplicated(reason)
     statistics.socketsUnreplicated += 1
     sayCleanedUp(handle)
+    handOverRecords(place)
     actions.append(.unreplicated(handle, reason))
     if planted(.waitingFramesLeak) { _ = takeWaiting(place) }
     endWaiting(place, entries[place]!.pathAfterEnd)

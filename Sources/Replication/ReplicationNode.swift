@@ -1,3 +1,4 @@
+import DequeModule
 import OrderedCollections
 import Packet
 
@@ -21,7 +22,7 @@ public struct ReplicationNode {
     public var socketLimit: Int
     /// Bytes of packets held, and bytes of records on their way, at most; each.
     public var holdLimit: Int
-    /// Bytes of one record, at most.
+    /// Bytes of one record of an application, at most.
     public var recordLimit: Int
     /// Tells this run of the engine from all others: a random number. A clock may have been set back.
     public var incarnation: UInt64
@@ -41,6 +42,9 @@ public struct ReplicationNode {
       self.recordLimit = recordLimit
       self.incarnation = incarnation
     }
+
+    /// Bytes of one record on the link, at most.
+    var linkRecordLimit: Int { recordLimit + OutgoingRecord.fixedByteCount }
   }
 
   /// When an inbound packet is delivered.
@@ -81,6 +85,10 @@ public struct ReplicationNode {
   var paused: Set<Int> = []
   /// Where sockets stand whose kernel acknowledges what is not in the log, or did so lately.
   var refusing: Set<Int> = []
+  /// Where sockets stand that have a record which had to wait.
+  var recordWaiters: Set<Int> = []
+  /// Records on their way to the secondary, in the order of their positions.
+  var recordsOnTheirWay: Deque<RecordOnItsWay> = []
   /// Flows that were handed over, whose late packets go to the other RE. In an order of their own, so that the same
   /// input gives the same actions.
   var forwards: OrderedDictionary<Flow, Instant> = [:]
@@ -143,6 +151,7 @@ public struct ReplicationNode {
     }
     if !forwards.isEmpty { endForwards(where: { now >= $0 }) }
     flushBlocks(now: now)
+    offerRoomForRecords()
   }
 
   /// Stops passing on the late packets of flows whose time `isOver`.
@@ -281,6 +290,7 @@ public struct ReplicationNode {
   public mutating func flushBlocks(now: Instant) {
     // Nothing may follow a handover in the log.
     if !dirty.isEmpty, speaksForConnections { sendDirtyBlocks(now: now) }
+    offerRoomForRecords()
   }
 
   /// Whether what its connections do is still news for the other RE.
@@ -314,6 +324,7 @@ public struct ReplicationNode {
     let entry = entries[place]!
     var block: ControlBlock = entry.block
     block.receiveNext = entry.inbound.acknowledgeable
+    block.sendNext = sendLimit(entry, behind: entry.outbound.end)
     let allowance = max(65_535, Int(block.receiveWindow / 2))
     // Raised in large steps: each has to be acknowledged before use is made of it.
     let edge =
@@ -326,6 +337,7 @@ public struct ReplicationNode {
     let position = append(writer.record(), layer: .psrm, place: place, now: now)
     entries[place]!.positions.psrm = position
     entries[place]!.announce(edge, at: position, acknowledged: log.acknowledged)
+    entries[place]!.sendLimit.announce(block.sendNext, at: position, acknowledged: log.acknowledged)
     return position
   }
 }

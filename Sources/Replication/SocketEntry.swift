@@ -70,6 +70,14 @@ struct SocketEntry {
   /// Primary: what of the two streams is in the log.
   var outbound: OutboundStream!
   var inbound: InboundStream!
+  /// Primary: how far the secondary thinks that the kernel may have sent.
+  var sendLimit: SendLimit!
+  /// Primary: what the kernel has yet to take; `nil` unless the socket is in record mode.
+  var records: RecordQueue?
+  /// Primary: bytes of records on their way to the secondary.
+  var unsafeRecordBytes = 0
+  /// Primary: the size of the record that had to wait, in bytes.
+  var waitingRecord: Int?
   /// Primary: the right edge that we may advertise, as the record at `announcedPosition` tells the
   /// secondary.
   private(set) var announcedEdge = SequenceNumber(0)
@@ -209,6 +217,9 @@ public struct MergePlan: Sendable {
   public var sendUnacknowledged: SequenceNumber
   /// What the peer has not acknowledged.
   public var sendQueue: [UInt8]
+  /// How much of `sendQueue`, from its front, may have been sent, in bytes: the kernel must believe an acknowledgement
+  /// of it. The rest was certainly not.
+  public var sentCount: Int
   /// Sequence number behind the last byte received in order. What the application has not read of them
   /// goes into the receive queue.
   public var receiveNext: SequenceNumber

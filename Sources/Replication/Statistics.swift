@@ -20,6 +20,8 @@ public struct Statistics: Sendable, Hashable {
   public var oldDuplicates: UInt64 = 0
   public var sdrlRecordsSent: UInt64 = 0
   public var sdrlBytesSent: UInt64 = 0
+  /// Records of applications, which are among those of SDRL.
+  public var applicationRecords: UInt64 = 0
   public var prlRecordsSent: UInt64 = 0
   public var prlBytesSent: UInt64 = 0
   public var psrmRecordsSent: UInt64 = 0

@@ -50,7 +50,10 @@ extension EchoServer {
   /// Writes what waits, and answers what was read and had no room; then sees what is next for the connection.
   func flush(_ connection: ServedConnection) {
     while true {
-      if !connection.output.isEmpty {
+      if connection.records != nil || connection.awaitsRecords {
+        giveRecords(connection)
+        if !connection.output.isEmpty { return watch(connection) }
+      } else if !connection.output.isEmpty {
         switch connection.output.withBytes({ StreamSocket.write(connection.descriptor, $0) }) {
         case .bytes(let count):
           connection.output.removeFirst(count)
@@ -117,9 +120,12 @@ extension EchoServer {
 
   func watch(_ connection: ServedConnection) {
     var interest: EventPoll<Watcher>.Interest = []
+    watchRecords(connection)
     if connection.isOurs {
       if connection.wantsInput || connection.isClosing { interest.insert(.read) }
-      if !connection.output.isEmpty { interest.insert(.write) }
+      if !connection.output.isEmpty, connection.records == nil, !connection.awaitsRecords {
+        interest.insert(.write)
+      }
     }
     do {
       if interest.isEmpty {
@@ -151,6 +157,7 @@ extension EchoServer {
   /// answers them with a reset (RFC 1122, section 4.2.2.13).
   func beginClosing(_ connection: ServedConnection) {
     guard !connection.isClosing else { return }
+    if connection.records != nil || connection.awaitsRecords { return close(connection, "the server ends") }
     if connection.inputEnded { return close(connection, "the server ends") }
     connection.isClosing = true
     connection.output = ByteQueue()
@@ -167,9 +174,11 @@ extension EchoServer {
   func close(_ connection: ServedConnection, _ reason: String) {
     forget(connection)
     detail("CLOSED \(connection.label) after \(connection.messageCount) messages: \(reason)")
+    let hasRecords = connection.records != nil || connection.awaitsRecords
+    connection.records = nil
     if let session, let handle = connection.handle {
-      // The engine has a duplicate, so only a shutdown sends the FIN at once.
-      _ = shutdown(connection.descriptor, Int32(SHUT_WR))
+      // The engine has a duplicate, so only a shutdown sends the FIN at once; it closes that when all records are written.
+      if !hasRecords { _ = shutdown(connection.descriptor, Int32(SHUT_WR)) }
       closeThroughEngine(session, connection.descriptor, handle)
     } else {
       _ = Glibc.close(connection.descriptor)
@@ -179,6 +188,7 @@ extension EchoServer {
   private func forget(_ connection: ServedConnection) {
     if connection.isWatched { poll.remove(connection.descriptor) }
     connection.isWatched = false
+    if let records = connection.records { poll.remove(records.channel.descriptor) }
     connections[connection.id] = nil
     quiescing[connection.id] = nil
     if let handle = connection.handle { connectionsByHandle[handle] = nil }
@@ -325,6 +335,10 @@ extension EchoServer {
     } else if let reason = connection.lostDuringHandshake {
       lostProtection(connection, reason: reason)
     } else {
+      if options.givesRecords, !isEnding, let session {
+        connection.awaitsRecords = true
+        engine.beginRecords(session, connection: connection.id, handle)
+      }
       resume(connection)
     }
   }
@@ -389,6 +403,83 @@ extension EchoServer {
       // Until it is freed, the handle keeps the engine's duplicate of the socket open.
       if let session { engine.free(session, handle) }
       resume(connection)
+    }
+  }
+
+  // MARK: Records
+
+  func recordsBegan(_ id: UInt64, _ result: Result<EchoRecords, JSRError>) {
+    // A channel that comes too late ends by being let go of.
+    guard let connection = connections[id], connection.awaitsRecords else { return }
+    connection.awaitsRecords = false
+    switch result {
+    case .failure(let error):
+      detail("NO RECORDS \(connection.label): \(error)")
+    case .success(let records):
+      connection.records = records
+      connection.given = GivenEchoes()
+      do {
+        try poll.add(records.channel.descriptor, .read, .records(connection))
+        detail("RECORDS \(connection.label) of up to \(records.channel.recordLimit) bytes")
+      } catch {
+        connection.records = nil
+        line("WATCH records of \(connection.label): \(error)")
+      }
+    }
+    resume(connection)
+  }
+
+  /// There is room in a channel, or news of it.
+  func recordsReady(_ connection: ServedConnection) {
+    guard let records = connection.records else { return }
+    switch records.channel.state {
+    case .open: return flush(connection)
+    case .ended(let accepted):
+      var output = ByteQueue()
+      connection.given.bytes(behind: accepted).withUnsafeBytes { output.append($0) }
+      connection.output.withBytes { output.append($0) }
+      connection.output = output
+      endRecords(connection, "\(accepted) accepted")
+      resume(connection)
+    case .moved: endRecords(connection, "the connection has moved to the other RE")
+    case .engineGone:
+      endRecords(connection, "the engine is gone")
+      close(connection, "the engine is gone, with records of it")
+    }
+  }
+
+  private func endRecords(_ connection: ServedConnection, _ reason: String) {
+    if let records = connection.records { poll.remove(records.channel.descriptor) }
+    connection.records = nil
+    connection.given = GivenEchoes()
+    detail("RECORDS END \(connection.label): \(reason)")
+  }
+
+  /// Gives what waits, as far as the channel takes it.
+  private func giveRecords(_ connection: ServedConnection) {
+    guard let records = connection.records else { return }
+    connection.given.forget(upTo: records.channel.safeCount)
+    while !connection.output.isEmpty {
+      let count = min(connection.output.count, records.channel.recordLimit)
+      let record = connection.output.withBytes { Array($0.prefix(count)) }
+      do throws(JSRError) {
+        guard let number = try records.channel.trySend(record) else { return }
+        connection.given.append(record, number: number)
+        connection.output.removeFirst(count)
+        counts.bytesOut += UInt64(count)
+      } catch {
+        // What has become of the channel is seen when it is looked at next.
+        return
+      }
+    }
+  }
+
+  private func watchRecords(_ connection: ServedConnection) {
+    guard let records = connection.records else { return }
+    do {
+      try poll.change(records.channel.descriptor, to: connection.output.isEmpty ? .read : [.read, .write])
+    } catch {
+      line("WATCH records of \(connection.label): \(error)")
     }
   }
 

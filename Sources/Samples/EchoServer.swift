@@ -28,6 +28,8 @@ public final class EchoServer {
     case instances
     case channel
     case connection(ServedConnection)
+    /// The channel of its records.
+    case records(ServedConnection)
     case rcv(SnoopedPair)
     case snd(SnoopedPair)
     case live(SnoopedPair)
@@ -169,6 +171,7 @@ public final class EchoServer {
     case .connection(let connection):
       if readiness.canRead { read(connection) }
       if readiness.canWrite, connections[connection.id] === connection { flush(connection) }
+    case .records(let connection): recordsReady(connection)
     case .rcv(let pair): readRcv(pair)
     case .snd(let pair): readSnd(pair)
     case .live(let pair): readLive(pair)
@@ -183,6 +186,7 @@ public final class EchoServer {
     case .event(let event): handle(event)
     case .allocated(let id, let result): allocated(id, result)
     case .handshakeOver(let id, let refusal): handshakeOver(id, refusal)
+    case .recordsBegan(let id, let result): recordsBegan(id, result)
     case .unreplicationRefused(let id, let error): unreplicationRefused(id, error)
     case .attached(let primary, let point, let result): attached(primary, point, result)
     case .merged(let handle, let result): merged(handle, result)
@@ -467,6 +471,7 @@ public final class EchoServer {
       words.append("engine \(options.controlSocket)")
     }
     if let count = options.unreplicateAfter { words.append("unreplicate after \(count) messages") }
+    if options.givesRecords { words.append("echoes as records") }
     words.append(options.verifiesPayload ? "payload verified" : "payload not verified")
     return words.joined(separator: ", ")
   }

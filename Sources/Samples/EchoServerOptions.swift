@@ -37,6 +37,8 @@ public struct EchoServerOptions: Sendable {
   public var slot: UInt8?
   /// Verify the pattern of every payload.
   public var verifiesPayload = false
+  /// Echoes are given as records while a connection is replicated.
+  public var givesRecords = false
   /// One line a second instead of lines for every connection and message.
   public var isQuiet = false
 

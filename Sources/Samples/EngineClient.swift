@@ -71,6 +71,17 @@ struct EngineClient: Sendable {
     }
   }
 
+  func beginRecords(_ session: any EngineSession, connection: UInt64, _ handle: Handle) {
+    Task {
+      do throws(JSRError) {
+        let channel = try await session.beginRecords(handle)
+        mailbox.post(.recordsBegan(connection: connection, .success(EchoRecords(channel))))
+      } catch {
+        mailbox.post(.recordsBegan(connection: connection, .failure(error)))
+      }
+    }
+  }
+
   /// Success is told by the event that comes when the other engine has let go, and not by the answer.
   func unreplicate(_ session: any EngineSession, connection: UInt64, _ handle: Handle) {
     Task {

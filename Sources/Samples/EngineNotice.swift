@@ -10,6 +10,7 @@ enum EngineNotice: Sendable {
   case allocated(connection: UInt64, Result<Handle, JSRError>)
   /// The handshake is over and the descriptor is back, replicated unless there is a refusal.
   case handshakeOver(connection: UInt64, refusal: JSRError?)
+  case recordsBegan(connection: UInt64, Result<EchoRecords, JSRError>)
   case unreplicationRefused(connection: UInt64, JSRError)
   case attached(primary: Handle, ResumePoint, Result<AnswerMessage.Pair, JSRError>)
   case merged(Handle, Result<Int32, JSRError>)

@@ -17,6 +17,7 @@ protocol EngineSession: AnyObject, Sendable {
   ) async -> ReplicationOutcome
   func unreplicate(_ handle: Handle) async throws(JSRError)
   func close(_ socket: consuming Socket, handle: Handle) async throws(JSRError)
+  func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel
   func attach(primary: Handle) async throws(JSRError) -> SnoopPair
   func merge(_ handle: Handle) async throws(JSRError) -> Socket
 }

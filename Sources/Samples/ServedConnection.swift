@@ -39,6 +39,11 @@ final class ServedConnection {
   /// The server has closed its direction and waits for the peer to do the same.
   var isClosing = false
   var protection = Protection.none
+  /// Over which echoes go as long as the connection is in record mode.
+  var records: EchoRecords?
+  var given = GivenEchoes()
+  /// The engine was asked for record mode: nothing may be written until it has answered.
+  var awaitsRecords = false
   /// The handle under which the connection came here by a merge, until it is replicated again.
   var mergedHandle: Handle?
   /// The engine has ended replication before the news of a successful handshake came here.
@@ -103,13 +108,14 @@ final class ServedConnection {
   }
 
   /// Everything that was read has been answered as far as it can be, and the answers are written.
-  var isFlushed: Bool { output.isEmpty && unread.isEmpty && !conversation.hasMoreOutput }
+  var isFlushed: Bool { output.isEmpty && !awaitsRecords && unread.isEmpty && !conversation.hasMoreOutput }
 
   /// The peer has everything that was sent, and the connection stands at a point that another instance can
   /// go on from. A source message in the middle of its answer is such a point too: its rest can be made
   /// from its header.
   var isQuiescent: Bool {
-    output.isEmpty && unread.isEmpty && StreamSocket.unacknowledgedByteCount(descriptor) == 0
+    output.isEmpty && unread.isEmpty && records == nil && !awaitsRecords
+      && StreamSocket.unacknowledgedByteCount(descriptor) == 0
   }
 
   func postponeRetry(now: UInt64) {

@@ -1,3 +1,4 @@
+import Packet
 import Replication
 
 /// One instance of the application, on one RE: serves connections while its RE is primary, snoops while it is
@@ -17,6 +18,9 @@ final class Application {
     /// Counts offers, so that an answer to an old one is known.
     var offer = 0
     var isWorking = false
+    /// Over which it gives records.
+    var pipe: RecordPipe?
+    var isBeginningRecords = false
     init(_ socket: KernelSocket) { self.socket = socket }
 
     enum State {
@@ -105,6 +109,12 @@ final class Application {
         live.handle = nil
         live.state = .plain
         live.offer += 1
+        if live.pipe != nil {
+          // What the kernel had of the records when the engine ended is what there is of them.
+          live.pipe = nil
+          live.socket.writePosition = live.socket.tcp.dataEnd - live.socket.conversation.localStart
+        }
+        live.isBeginningRecords = false
       case .pair: holdings[number] = nil
       }
     }
@@ -223,6 +233,7 @@ final class Application {
 
   /// Tells the other instance of a connection, over the applications' own channel.
   private func offer(_ live: Live) {
+    if holds(live), live.pipe != nil { return replicateLater(live) }
     guard holds(live), live.state == .plain, isPrimary, standbyIsUp,
       !live.socket.sawEnd || !live.socket.tcp.isClosed
     else { return }
@@ -367,19 +378,84 @@ final class Application {
     }
     guard live.state != .handshake else { return }
     read(live)
+    if let end = live.pipe?.endedAt {
+      live.pipe = nil
+      socket.writePosition = end
+    }
     if !socket.tcp.isClosed {
-      let room = min(
-        socket.tcp.writableByteCount, conversation.plan.localTotal - socket.writePosition,
-        .random(in: 1...world.largestWrite(of: conversation), using: &random.applications))
-      if room > 0 {
-        let end = socket.writePosition + room
-        socket.tcp.write(conversation.localBytes(socket.writePosition..<end))
-        socket.writePosition = end
+      let budget = Int.random(in: 1...world.largestWrite(of: conversation), using: &random.applications)
+      if let pipe = live.pipe {
+        give(pipe, budget)
+      } else if conversation.plan.recordSize == nil || live.state != .replicated
+        || !conversation.isBetweenRecords(socket.writePosition)
+      {
+        write(socket, budget)
+      } else {
+        beginRecords(live)
       }
-      if socket.writePosition >= conversation.plan.localTotal { socket.tcp.close() }
+      if live.pipe == nil, !live.isBeginningRecords, socket.writePosition >= conversation.plan.localTotal {
+        socket.tcp.close()
+      }
     }
     machine.transmit(socket)
     if socket.sawEnd, socket.tcp.isClosed { close(live) }
+  }
+
+  private func write(_ socket: KernelSocket, _ budget: Int) {
+    let conversation = socket.conversation
+    let room = min(
+      socket.tcp.writableByteCount, conversation.plan.localTotal - socket.writePosition, budget)
+    guard room > 0 else { return }
+    var end = socket.writePosition + room
+    if conversation.plan.recordSize != nil {
+      // Not into a record that can be given as one.
+      end = min(end, conversation.recordEnd(at: socket.writePosition))
+      conversation.noteWrittenPlainly(socket.writePosition)
+    }
+    socket.tcp.write(conversation.localBytes(socket.writePosition..<end))
+    socket.writePosition = end
+  }
+
+  // MARK: Records
+
+  /// Gives so many bytes in records, and at least one record, or what its channel takes of them.
+  private func give(_ pipe: RecordPipe, _ budget: Int) {
+    guard !pipe.isShut else { return }
+    let conversation = pipe.conversation
+    pipe.push()
+    let end = pipe.givenUpTo + budget
+    while !pipe.mustWait, pipe.givenUpTo < min(end, conversation.plan.localTotal) {
+      pipe.give(upTo: conversation.recordEnd(at: pipe.givenUpTo))
+    }
+    if !pipe.mustWait, pipe.givenUpTo == conversation.plan.localTotal { pipe.hasEnded = true }
+    ask { $0.recordsGiven(pipe) }
+  }
+
+  private func beginRecords(_ live: Live) {
+    guard !live.isBeginningRecords, let handle = live.handle,
+      live.socket.writePosition < live.socket.conversation.plan.localTotal
+    else { return }
+    live.isBeginningRecords = true
+    let conversation = live.socket.conversation
+    let pipe = RecordPipe(
+      conversation, at: live.socket.writePosition, capacity: conversation.plan.recordChannel,
+      limit: world.scenario.limits.record)
+    ask { [weak self] engine in
+      let refusal = engine.beginRecords(handle, pipe)
+      // The answer brings the channel, whatever has become of the replication meanwhile.
+      self?.after(.microseconds(100)) { application in
+        guard application.holds(live), live.isBeginningRecords else {
+          pipe.hasEnded = true
+          return application.ask { $0.recordsGiven(pipe) }
+        }
+        live.isBeginningRecords = false
+        if let refusal {
+          application.world.tell(application.name, "\(conversation.name) takes no records: \(refusal)")
+        } else {
+          live.pipe = pipe
+        }
+      }
+    }
   }
 
   private func close(_ live: Live) {

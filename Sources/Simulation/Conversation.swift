@@ -35,6 +35,10 @@ final class Conversation {
   /// `nil` while everything is expected of it.
   var fate: Fate?
 
+  /// Which records were taken by a record interface, by the position of their first byte, and not given up with all that
+  /// was in a log.
+  var recordsTaken: Set<Int> = []
+
   /// Since when the secondary's control block differs from the primary's, though nothing is on its way.
   var behindSince: TrueTime?
 
@@ -72,6 +76,28 @@ final class Conversation {
   var name: String { "connection \(number)" }
   /// Whether it must come to a good end, and has not yet.
   var mustLive: Bool { fate == nil && !peerIsDone }
+
+  /// Where the record ends that the byte at `position` belongs to.
+  func recordEnd(at position: Int) -> Int {
+    let size = plan.recordSize ?? 1
+    return min(plan.localTotal, (position / size + 1) * size)
+  }
+
+  /// Whether a record may begin at `position`.
+  func isBetweenRecords(_ position: Int) -> Bool {
+    position == plan.localTotal || position.isMultiple(of: plan.recordSize ?? 1)
+  }
+
+  /// Whether the record was taken that `position` is inside of.
+  func isInsideTakenRecord(_ position: Int) -> Bool {
+    guard let size = plan.recordSize, !isBetweenRecords(position) else { return false }
+    return recordsTaken.contains(position / size * size)
+  }
+
+  /// The application writes to its socket from `position` on, so that nothing is promised of the record there.
+  func noteWrittenPlainly(_ position: Int) {
+    if let size = plan.recordSize { recordsTaken.remove(position / size * size) }
+  }
 
   /// The byte that the peer sends at `position`.
   func peerByte(_ position: Int) -> UInt8 {

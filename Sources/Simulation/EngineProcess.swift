@@ -31,6 +31,24 @@ final class EngineProcess {
     }
   }
 
+  /// A socket in record mode, or one whose last records are being written.
+  private final class RecordWork {
+    let handle: Handle
+    let socket: KernelSocket
+    let pipe: RecordPipe
+    /// Without replication: what is left to be written.
+    var left: RecordQueue?
+    /// The kernel's send buffer is full.
+    var waitsForKernel = false
+    /// The application has closed its descriptor.
+    var closesWhenDone = false
+    init(_ handle: Handle, _ socket: KernelSocket, _ pipe: RecordPipe) {
+      self.handle = handle
+      self.socket = socket
+      self.pipe = pipe
+    }
+  }
+
   private struct HeldFrame {
     var bytes: [UInt8]
     var isOutbound: Bool
@@ -72,6 +90,8 @@ final class EngineProcess {
   /// Of `pending`, those that their application has closed meanwhile.
   private var closedEarly: Set<Handle> = []
   private var pairs: [Handle: Pair] = [:]
+  private var records: [Handle: RecordWork] = [:]
+  private var lastRecords: [RecordWork] = []
   private var lastAccount: TrueTime = 0
 
   /// Frames that a TAP device queues (`tun` default, drivers/net/tun.c).
@@ -504,6 +524,11 @@ final class EngineProcess {
     case .silence(let handle):
       if let socket = sockets[handle]?.socket ?? pending[handle] { machine.remove(socket.conversation.flow) }
 
+    case .writeRecords(let handle): if let work = records[handle] { writeRecords(work) }
+    case .recordsHaveRoom(let handle): if let work = records[handle] { readRecords(work) }
+    case .recordsSafe: break
+    case .recordsEnded(let handle, let queue): recordsEnded(handle, queue)
+
     case .grantLease(let duration, let limit):
       let isInTime = machine.now <= limit
       if isInTime {
@@ -593,6 +618,7 @@ final class EngineProcess {
 
   private func endSnoop(_ handle: Handle, _ stream: SnoopStream) {
     guard let pair = pairs[handle] else { return }
+    if stream == .snd { Judge.snoopEnds(pair, on: machine) }
     if stream == .rcv { pair.rcv.finish() } else { pair.snd.finish() }
   }
 
@@ -658,12 +684,15 @@ final class EngineProcess {
     retirePair(handle)
     let hadOwner = owned.contains(handle)
     let entry = sockets.removeValue(forKey: handle)
-    if isPair || entry?.closeRequested != nil || reason == .mastershipLost || !hadOwner {
+    let last = lastRecords.first { $0.handle == handle }
+    if isPair || last?.closesWhenDone == true || entry?.closeRequested != nil || reason == .mastershipLost
+      || !hadOwner
+    {
       owned.remove(handle)
       try? node.free(handle)
     }
     machine.application?.unreplicated(handle, reason)
-    if let socket = entry?.socket {
+    if let socket = entry?.socket, last == nil {
       socket.engineHasIt = false
       machine.closeIfUnowned(socket)
     }
@@ -676,6 +705,12 @@ final class EngineProcess {
       owned.remove(handle)
     }
     guard let entry = sockets[handle], entry.closeRequested == nil else { return }
+    if let work = records[handle] {
+      // Not before all of its records are written.
+      work.closesWhenDone = true
+      work.pipe.hasEnded = true
+      return readRecords(work)
+    }
     sockets[handle]!.closeRequested = machine.now
     // The last descriptor is closed: FIN, and the kernel goes on by itself.
     entry.socket.engineHasIt = false
@@ -710,6 +745,11 @@ final class EngineProcess {
         drain(.nothing)
         dropHandle(handle)
       case .starting, .replicating, .ending:
+        if let work = records[handle] {
+          work.pipe.hasEnded = true
+          readRecords(work, isLast: true)
+          drain(.nothing)
+        }
         if let entry = sockets[handle], entry.closeRequested == nil { needsHelp = true }
       case .merging: break
       }
@@ -804,6 +844,116 @@ final class EngineProcess {
     }
   }
 
+  // MARK: Records (`Engine+Records`)
+
+  /// - Returns: why not.
+  func beginRecords(_ handle: Handle, _ pipe: RecordPipe) -> String? {
+    guard let entry = sockets[handle], entry.closeRequested == nil else { return "there is no socket" }
+    do throws(SocketError) {
+      try node.beginRecords(handle, writtenUpTo: entry.socket.tcp.dataEnd)
+    } catch { return "\(error)" }
+    records[handle] = RecordWork(handle, entry.socket, pipe)
+    return nil
+  }
+
+  /// The application has given something, or gives no more.
+  func recordsGiven(_ pipe: RecordPipe) {
+    if let work = records.values.first(where: { $0.pipe === pipe }) { readRecords(work) }
+  }
+
+  private func readRecords(_ work: RecordWork, isLast: Bool = false) {
+    while isAlive, records[work.handle] === work, let record = work.pipe.next() {
+      let count = record.count - RecordFraming.headroom
+      guard node.take(record: record, of: work.handle, isLast: isLast, now: machine.now) == .taken else {
+        work.pipe.putBack(record)
+        break
+      }
+      Judge.recordTaken(work.pipe.noteTaken(count), work.pipe.conversation, on: machine)
+    }
+    finishRecords(work)
+  }
+
+  /// The kernel has room again.
+  func socketHasRoom(_ socket: KernelSocket) {
+    let all = records.values.first { $0.socket === socket } ?? lastRecords.first { $0.socket === socket }
+    guard let work = all, work.waitsForKernel, socket.tcp.writableByteCount > 0 else { return }
+    work.waitsForKernel = false
+    input(.request { engine in engine.writeRecords(work) })
+  }
+
+  private func writeRecords(_ work: RecordWork) {
+    let socket = work.socket
+    guard machine.sockets[socket.conversation.flow] === socket, !socket.tcp.isClosed, !socket.tcp.isDead
+    else {
+      return recordsFailed(work)
+    }
+    var hasWritten = false
+    while let (bytes, offset) = work.left.map(\.unwritten) ?? node.unwrittenRecord(work.handle) {
+      let count = min(bytes.count - offset, socket.tcp.writableByteCount)
+      guard count > 0 else {
+        work.waitsForKernel = true
+        break
+      }
+      socket.tcp.write(bytes[offset..<offset + count])
+      hasWritten = true
+      if work.left?.wrote(count) == nil { node.wroteRecords(work.handle, count) }
+    }
+    if hasWritten { machine.transmit(socket) }
+    finishRecords(work)
+  }
+
+  private func recordsFailed(_ work: RecordWork) {
+    guard work.left == nil else { return endLastRecords(work) }
+    guard node.unwrittenRecord(work.handle) != nil else { return }
+    node.recordsFailed(
+      work.handle, because: work.socket.tcp.isDead ? .reset : .recordsCutShort, now: machine.now)
+  }
+
+  /// The channel is done when all that came over it is written.
+  private func finishRecords(_ work: RecordWork) {
+    if let left = work.left {
+      if left.isEmpty { endLastRecords(work) }
+      return
+    }
+    guard isAlive, records[work.handle] === work, work.pipe.hasEnded, work.pipe.isDry,
+      (try? node.endRecords(work.handle)) != nil
+    else { return }
+    records[work.handle] = nil
+    reportEnd(of: work)
+    if work.closesWhenDone { closeDuplicate(work.handle) }
+  }
+
+  /// Replication has ended: what the application has given so far is taken, and nothing more.
+  private func recordsEnded(_ handle: Handle, _ queue: RecordQueue?) {
+    guard let work = records.removeValue(forKey: handle) else { return }
+    work.pipe.isShut = true
+    guard let queue else { return }
+    work.left = queue
+    while let record = work.pipe.next() {
+      work.left!.append(record, from: RecordFraming.headroom)
+      _ = work.pipe.noteTaken(record.count - RecordFraming.headroom)
+    }
+    lastRecords.append(work)
+    writeRecords(work)
+  }
+
+  private func endLastRecords(_ work: RecordWork) {
+    guard let place = lastRecords.firstIndex(where: { $0 === work }) else { return }
+    lastRecords.remove(at: place)
+    reportEnd(of: work)
+    // Unless it is replicated again meanwhile, nobody but the application needs the socket.
+    if !sockets.values.contains(where: { $0.socket === work.socket }) {
+      work.socket.engineHasIt = false
+      machine.closeIfUnowned(work.socket)
+    }
+  }
+
+  private func reportEnd(of work: RecordWork) {
+    work.pipe.isShut = true
+    work.pipe.endedAt = work.pipe.takenUpTo
+    Judge.recordsWritten(upTo: work.pipe.takenUpTo, work.socket, on: machine)
+  }
+
   /// - Returns: the live socket, or why there is none.
   func merge(_ handle: Handle, _ conversation: Conversation) -> Result<KernelSocket, MergeRefused> {
     let plan: MergePlan
@@ -846,7 +996,7 @@ final class EngineProcess {
       machine.leave(conversation.frame(output, fromPeer: false))
     }
     let step = Int(block.negotiated.maximumSegmentSize)
-    let count = min(plan.sendQueue.count, max(Int(block.sendWindow), step))
+    let count = plan.sentCount
     for start in stride(from: 0, to: count, by: step) {
       send(plan.sendUnacknowledged + start, Array(plan.sendQueue[start..<min(start + step, count)]))
     }
@@ -897,6 +1047,9 @@ final class EngineProcess {
     if !owned.isEmpty { result.append("\(owned.count) handles with an owner") }
     if !sockets.isEmpty { result.append("\(sockets.count) duplicates of sockets") }
     if !pending.isEmpty { result.append("\(pending.count) handshakes") }
+    if !records.isEmpty || !lastRecords.isEmpty {
+      result.append("\(records.count + lastRecords.count) record channels")
+    }
     if !pairs.isEmpty { result.append("\(pairs.count) snoop pairs") }
     for view in node.sockets {
       result.append("\(describe(view.handle)) is \(view.phase)")

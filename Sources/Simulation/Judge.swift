@@ -292,8 +292,9 @@ enum Judge {
         conversation.behindSince = nil
         continue
       }
-      // The secondary's is what may be advertised before the next word.
+      // The secondary's are what may be advertised, and sent, before the next word.
       known.receiveEdge = block.receiveEdge
+      known.sendNext = block.sendNext
       guard known != block else {
         conversation.behindSince = nil
         continue
@@ -334,6 +335,14 @@ enum Judge {
     where byte != conversation.localByte(start + offset) {
       return world.broken(
         .stream, "\(machine.name) sends a wrong byte of \(conversation.name) at \(start + offset)")
+    }
+    if let peer = conversation.peer, !conversation.plan.peer.shrinksWindow, !segment.payload.isEmpty,
+      segment.payloadEnd > peer.edge
+    {
+      world.broken(
+        .stream,
+        "\(machine.name) sends \(conversation.name) up to \(segment.payloadEnd - conversation.localStart), the peer's window "
+          + "ends at \(peer.edge - conversation.localStart)")
     }
     let end = segment.payloadEnd - conversation.localStart
     if conversation.mustLive, segment.flags.contains(.fin), end != conversation.plan.localTotal {
@@ -426,6 +435,12 @@ enum Judge {
         "\(conversation.name): \(conversation.endLeft - conversation.localStart) was sent, merged up to "
           + "\(sendEnd - conversation.localStart)")
     }
+    if conversation.endLeft > plan.sendUnacknowledged + plan.sentCount + (plan.finSent ? 1 : 0) {
+      world.broken(
+        .promise3,
+        "\(conversation.name): \(conversation.endLeft - conversation.localStart) was sent, merged as if only "
+          + "\(plan.sendUnacknowledged + plan.sentCount - conversation.localStart) were")
+    }
     if let peer = conversation.peer, plan.sendUnacknowledged > peer.receiveNext {
       world.broken(.promise3, "\(conversation.name): the send queue lacks bytes that the peer does not have")
     }
@@ -436,6 +451,12 @@ enum Judge {
           + "\(position(conversation.edgeLeft)) was advertised")
     }
     let first = plan.sendUnacknowledged - conversation.localStart
+    if conversation.isInsideTakenRecord(first + plan.sendQueue.count) {
+      world.broken(
+        .promise9, "\(conversation.name) is merged at \(first + plan.sendQueue.count), inside of a record")
+    }
+    // Records that did not come this far are lost as a whole; the application gives them again.
+    conversation.recordsTaken = conversation.recordsTaken.filter { $0 < first + plan.sendQueue.count }
     if plan.sendQueue != conversation.localBytes(first..<first + plan.sendQueue.count) {
       world.broken(.promise3, "\(conversation.name): the send queue holds wrong bytes")
     }
@@ -448,6 +469,34 @@ enum Judge {
       world.broken(
         .promise5,
         "\(conversation.name): snd ends at \(pair.snd.end), merged at \(first + plan.sendQueue.count)")
+    }
+  }
+
+  // MARK: Records
+
+  /// The engine has taken the record at `range` of the stream.
+  static func recordTaken(_ range: Range<Int>, _ conversation: Conversation, on machine: Machine) {
+    machine.world.statistics.records += 1
+    conversation.recordsTaken.insert(range.lowerBound)
+  }
+
+  /// The pair shows no more.
+  static func snoopEnds(_ pair: EngineProcess.Pair, on machine: Machine) {
+    if pair.conversation.isInsideTakenRecord(pair.snd.end) {
+      machine.world.broken(
+        .promise9, "snd of \(pair.conversation.name) ends at \(pair.snd.end), inside of a record")
+    }
+  }
+
+  /// The engine says that it has written all records that it took, which end at `position`.
+  static func recordsWritten(upTo position: Int, _ socket: KernelSocket, on machine: Machine) {
+    guard !socket.tcp.isDead else { return }
+    let end = socket.tcp.dataEnd - socket.conversation.localStart
+    if end != position {
+      machine.world.broken(
+        .promise9,
+        "\(machine.name) took records of \(socket.conversation.name) up to \(position), and wrote up to \(end)"
+      )
     }
   }
 

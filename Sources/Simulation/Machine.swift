@@ -314,6 +314,7 @@ final class Machine {
       socket.tcp.receive(
         packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: now)
       application?.becameReadable(socket)
+      engine?.socketHasRoom(socket)
       transmit(socket)
       if socket.tcp.isReset { remove(packet.inboundFlow) }
     }

@@ -186,7 +186,7 @@ public struct ModelTCP: Sendable {
 
   /// The socket that a merge makes, as TCP_REPAIR rebuilds it.
   ///
-  /// All of the send queue counts as sent, and its timer runs. What cannot be given to a kernel is unknown:
+  /// What of the send queue may have been sent counts as sent, and its timer runs; the rest is written anew. What cannot be given to a kernel is unknown:
   /// TS.Recent, and how much was ever acknowledged. The FIN of this side is sent anew if the window allows;
   /// that of the other is given to the socket as the segment that it was.
   ///
@@ -203,7 +203,7 @@ public struct ModelTCP: Sendable {
     self.options = options
     sendStart = plan.sendUnacknowledged
     sendQueue = ModelTCPQueue(plan.sendQueue)
-    sendNext = plan.sendUnacknowledged + plan.sendQueue.count
+    sendNext = plan.sendUnacknowledged + plan.sentCount
     sendWindow = Int(block.sendWindow)
     maximumSendWindow = Int(max(block.maximumSendWindow, block.sendWindow))
     windowSequence = .earlier(block.sendWindowUpdate, plan.receiveNext)
@@ -214,7 +214,7 @@ public struct ModelTCP: Sendable {
     timestampOffset = plan.timestamp &- Self.ticks(now)
     if plan.finSent {
       isClosed = true
-      mustSendFIN = finFitsInWindow
+      mustSendFIN = sendNext == dataEnd && finFitsInWindow
       if mustSendFIN { sendNext += 1 }
     }
     if plan.finReceived {

@@ -37,6 +37,10 @@ public struct Scenario: Sendable, CustomStringConvertible {
     /// The largest write, in bytes, and the pause between two, of either side.
     var largestWrite: Int
     var pause: TrueTime
+    /// The RE's application sends records of this size, in bytes, through the record interface where it can.
+    var recordSize: Int?
+    /// Bytes that the channel for records takes.
+    var recordChannel = 4_000
     /// The snooping application reads nothing of this connection for so long, from its start.
     var snooperStuckFor: TrueTime = 0
     /// The peer resets the connection then, counted from its start.
@@ -258,6 +262,10 @@ public struct Scenario: Sendable, CustomStringConvertible {
     }
     if random.chance(0.15) {
       plan.snooperStuckFor = .milliseconds(.random(in: 100...3_000, using: &random))
+    }
+    if random.chance(0.4) {
+      plan.recordSize = [7, 19, 200, 1_000].randomElement(using: &random)!
+      plan.recordChannel = [100, 500, 4_000].randomElement(using: &random)!
     }
     return plan
   }

@@ -168,6 +168,7 @@ public enum Check: String, Sendable, CaseIterable {
   case promise6 = "promise 6 (only the master speaks)"
   case promise7 = "promise 7 (one socket's trouble is its own)"
   case promise8 = "promise 8 (no loss of the secondary ends a connection)"
+  case promise9 = "promise 9 (records are whole)"
   case promise10 = "promise 10 (memory is bounded)"
   case twoMasters = "two masters"
   case stream = "streams (byte-exact, once, to the end)"
@@ -199,6 +200,8 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
   public var failoversWithMerges = 0
   public var merges = 0
   public var replications = 0
+  /// Records that were taken.
+  public var records = 0
   public var conversations = 0
   /// Connections that were lost as they may be: not replicated when their RE was lost, or with both REs.
   public var lost = 0
@@ -210,7 +213,7 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
 
   public var description: String {
     "\(steps) steps, \(failovers) failovers (\(failoversWithMerges) with connections to merge, \(merges) merges), "
-      + "\(conversations) connections (\(lost) may have been lost), \(replications) replications, "
+      + "\(conversations) connections (\(lost) may have been lost), \(replications) replications, \(records) records, "
       + "\(framesLeft) frames on the wire, two masters \(twoMasters) times"
   }
 
@@ -220,6 +223,7 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
     lhs.failoversWithMerges += rhs.failoversWithMerges
     lhs.merges += rhs.merges
     lhs.replications += rhs.replications
+    lhs.records += rhs.records
     lhs.conversations += rhs.conversations
     lhs.lost += rhs.lost
     lhs.framesLeft += rhs.framesLeft

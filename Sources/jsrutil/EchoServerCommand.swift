@@ -45,6 +45,8 @@ struct EchoServerCommand: ParsableCommand {
   var plain = false
   @Option(help: ArgumentHelp("The slot to answer with, 0 or 1, instead of the engine's.", valueName: "slot"))
   var node: UInt8?
+  @Flag(help: "Send echoes through the record interface while a connection is replicated.")
+  var records = false
   @Flag(help: "One line a second instead of a line for each connection and message.")
   var quiet = false
 
@@ -71,6 +73,7 @@ struct EchoServerCommand: ParsableCommand {
     options.slot = node
     options.verifiesPayload = verbose
     options.isQuiet = quiet
+    options.givesRecords = records
     try EchoServer(options).run()
   }
 }

@@ -34,7 +34,7 @@ struct ControlReplyTests {
     .socket(socket(1)), .sockets([]), .sockets([socket(0), socket(1)]), .connections([connection(3)]),
     .statistics([.init(layer: "sdrl", name: "held_packets", value: -1, unit: "packets")]),
     .memory([.init(area: "hold_buffer", used: 1 << 40, limit: nil, unit: "bytes")]),
-    .setting(.init(name: .psrmTimeout, value: "500ms")),
+    .setting(.init(name: .psrmTimeout, value: "500ms")), .recordChannel(limit: 1 << 20),
   ]
 
   static func read(_ message: [UInt8]) throws -> ControlReply {

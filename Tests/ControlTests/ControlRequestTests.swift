@@ -38,6 +38,7 @@ struct ControlRequestTests {
     (.unreplicate(handle), #"{"handle":"0x100001d00000000","id":9,"request":"unreplicate","version":1}"#),
     (.merge(handle), #"{"handle":"0x100001d00000000","id":9,"request":"merge","version":1}"#),
     (.close(handle), #"{"handle":"0x100001d00000000","id":9,"request":"close","version":1}"#),
+    (.beginRecords(handle), #"{"handle":"0x100001d00000000","id":9,"request":"begin_records","version":1}"#),
     (.status(handle), #"{"handle":"0x100001d00000000","id":9,"request":"status","version":1}"#),
     (.subscribe(.own), #"{"id":9,"request":"subscribe","scope":"own","version":1}"#),
     (.show(.connections), #"{"id":9,"report":"connections","request":"show","version":1}"#),
@@ -122,7 +123,7 @@ struct ControlRequestTests {
     for (body, _) in Self.bodies {
       let expected: (application: Bool, operator: Bool) =
         switch body {
-        case .allocate, .free, .attach, .replicate, .merge, .close: (true, false)
+        case .allocate, .free, .attach, .replicate, .merge, .close, .beginRecords: (true, false)
         case .set, .logLevel, .holdAcknowledgements: (false, true)
         default: (true, true)
         }

@@ -218,6 +218,9 @@ final class ModelSession: EngineSession {
     let (handle, rcv, snd) = try engines.attach(slot, primary: primary).get()
     return SnoopPair(handle: handle, rcv: Socket(owning: rcv), snd: Socket(owning: snd))
   }
+  func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel {
+    throw .refused(.wrongState, message: "the model takes no records")
+  }
   func merge(_ handle: Handle) async throws(JSRError) -> Socket {
     Socket(owning: try engines.merge(handle).get())
   }

@@ -459,7 +459,8 @@ import Testing
     let block = snapshot.block
     let plan = MergePlan(
       flow: flow, block: block, sendUnacknowledged: tcp.sendStart, sendQueue: snapshot.sendQueue,
-      receiveNext: tcp.receiveNext, receiveWindow: UInt32(block.receiveEdge - tcp.receiveNext),
+      sentCount: min(snapshot.sendQueue.count, tcp.sendNext - tcp.sendStart), receiveNext: tcp.receiveNext,
+      receiveWindow: UInt32(block.receiveEdge - tcp.receiveNext),
       timestamp: block.timestampSent + 500, finSent: snapshot.finSent, finReceived: snapshot.finReceived,
       options: snapshot.options)
     return (plan, snapshot.receiveQueue)

@@ -12,6 +12,7 @@ extension Seeds {
     let bodies: [ControlRequest.Body] = [
       .hello(application: "bird", protocolVersion: 1), .allocate, .free(handle), .attach(primary: handle),
       .replicate(primary: handle, secondary: handle), .unreplicate(handle), .merge(handle), .close(handle),
+      .beginRecords(handle),
       .status(handle), .subscribe(.own), .subscribe(.all),
       .hello(application: "jsrctl", protocolVersion: 1, role: .operator),
       .set(name: "prl.timeout", value: "500ms"), .get(name: "mode"), .logLevel(.debug),

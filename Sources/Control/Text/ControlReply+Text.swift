@@ -14,6 +14,7 @@ extension ControlReply.Body {
     case .statistics(let reports): StatisticsReport.table(reports)
     case .memory(let reports): MemoryReport.table(reports)
     case .setting(let report): report.value
+    case .recordChannel(let limit): "records of up to \(limit) bytes"
     }
   }
 
@@ -31,6 +32,7 @@ extension ControlReply.Body {
       case .statistics(let reports): try ControlJSON.encode(reports)
       case .memory(let reports): try ControlJSON.encode(reports)
       case .setting(let report): try ControlJSON.encode(report)
+      case .recordChannel(let limit): try ControlJSON.encode(["limit": limit])
       }
     return String(decoding: bytes, as: UTF8.self)
   }

@@ -69,7 +69,7 @@ extension Engine {
 
   func becameReady(_ token: ReadinessMonitor.Token) {
     if let connection = abandoned[token] { return drainAbandoned(token, connection) }
-    guard let watch = snoopTokens.removeValue(forKey: token) else { return }
+    guard let watch = snoopTokens.removeValue(forKey: token) else { return recordsReady(token) }
     monitor.remove(token)
     watch.pair.watched.remove(watch.stream)
     handleProgress(watch.pair.resume(watch.stream), of: watch.pair, watch.handle, watch.stream)

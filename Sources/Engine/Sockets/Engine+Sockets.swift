@@ -17,10 +17,18 @@ final class ReplicatedSocket {
   /// When the engine gave this one up, because the application had closed its own or is gone: nothing but the
   /// end of the connection is awaited.
   private(set) var closeRequested: Instant?
+  /// Where the kernel's counters began, as the handshake found them.
+  var origin: TCPSequenceOrigin?
 
   init(_ descriptor: consuming OwnedDescriptor) {
     self.descriptor = descriptor.rawValue
     owned = consume descriptor
+  }
+
+  /// Behind the last byte that was written, a FIN too.
+  func writeEnd() throws(SystemError) -> SequenceNumber {
+    guard let origin else { throw SystemError("getsockopt(TCP_INFO)", code: ENOTCONN) }
+    return try TCPRepair.settledInfo(of: descriptor).sequenceNumbers(from: origin).writeSequence
   }
 
   /// Gives up the duplicate, which is closed when whoever takes it lets go of it.
@@ -103,10 +111,14 @@ extension Engine {
       return reply.refuse(
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
     }
+    let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
+    guard !lastRecords.contains(where: { $0.flow == flow }) else {
+      return reply.refuse(
+        .wrongState,
+        "\(flow) has records from before that are still to be written: wait for the end of their channel")
+    }
     do throws(SocketError) {
-      try node.replicate(
-        wanted.primary, secondary: wanted.secondary,
-        flow: Flow(.tcp, local: snapshot.local, remote: snapshot.remote))
+      try node.replicate(wanted.primary, secondary: wanted.secondary, flow: flow)
     } catch {
       return reply.refuse(error)
     }
@@ -195,6 +207,7 @@ extension Engine {
     }
     do throws(TCPRepairError) {
       let snapshot = try TCPRepair.snapshot(of: socket.descriptor)
+      socket.origin = try? TCPRepair.settledInfo(of: socket.descriptor).origin(of: snapshot)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
       return snapshot.sendQueue.count + snapshot.receiveQueue.count
     } catch {
@@ -254,10 +267,13 @@ extension Engine {
     retirePair(handle)
     publish(.unreplicated(handle, reason: "\(reason)"), to: owners[handle])
     // A handle whose socket goes on is the application's to free; of the others nothing is left to name.
-    let closing = sockets[handle]?.closeRequested != nil
+    let last = lastRecords.first { $0.handle == handle }
+    let closing = sockets[handle]?.closeRequested != nil || last?.closing != nil
     // The socket goes on as an ordinary one of its application; what the engine kept it for is over. If the
     // application is gone, nobody can go on with it: mastership is elsewhere, or cannot be moved.
-    if owners[handle] == nil, reason != .mastershipLost { closeDuplicate(handle, .abandoned) }
+    if owners[handle] == nil, reason != .mastershipLost {
+      if let last { last.closing = last.closing ?? .abandoned } else { closeDuplicate(handle, .abandoned) }
+    }
     sockets[handle] = nil
     if isPair || closing || reason == .mastershipLost || owners[handle] == nil {
       owners[handle] = nil
@@ -291,9 +307,7 @@ extension Engine {
   }
 
   private func isEnded(_ socket: ReplicatedSocket, _ handle: Handle) -> Bool {
-    if socket.closeRequested == nil {
-      return (try? TCPRepair.info(of: socket.descriptor))?.state == Self.stateClosed
-    }
+    if socket.closeRequested == nil { return isClosed(socket.descriptor) }
     guard let flow = try? node.socket(handle).flow else { return false }
     do throws(SystemError) {
       return try !LiveConnection.exists(flow)
@@ -301,6 +315,11 @@ extension Engine {
       logger.error("socket \(handle): whether the kernel still has it is not known: \(error)")
       return false
     }
+  }
+
+  /// Whether the kernel has ended the connection.
+  func isClosed(_ descriptor: Int32) -> Bool {
+    (try? TCPRepair.info(of: descriptor))?.state == Self.stateClosed
   }
 
   /// TCP_CLOSE (include/net/tcp_states.h).
@@ -339,21 +358,29 @@ extension Engine {
   }
 
   /// Why the engine's duplicate of a socket goes.
-  private enum Closing {
+  enum Closing {
     /// Its application has closed it. What that means for bytes that were not read is for the application to know.
     case byApplication
     /// Its application is gone, and nobody else serves it: the peer is to see an end in order.
     case abandoned
   }
 
-  /// The one place where the engine's duplicate of a socket that is still connected goes, and a FIN with it.
-  private func closeDuplicate(_ handle: Handle, _ closing: Closing) {
+  /// The engine's duplicate of a socket that is still connected goes, when its records are written.
+  func closeDuplicate(_ handle: Handle, _ closing: Closing) {
     if let pending = pendingReplications[handle] {
       // Not before it is known what becomes of the handshake.
       pending.isClosed = true
       owners[handle] = nil
     }
-    guard let socket = sockets[handle], socket.closeRequested == nil else { return }
+    guard let socket = sockets[handle], socket.closeRequested == nil, !closesAfterRecords(handle, closing)
+    else {
+      return
+    }
+    giveUp(socket, of: handle, closing)
+  }
+
+  /// The one place where a duplicate goes, and a FIN with it.
+  func giveUp(_ socket: ReplicatedSocket, of handle: Handle, _ closing: Closing) {
     let now = Self.now()
     guard let descriptor = socket.giveUp(now: now), closing == .abandoned else {
       // There may be nothing left to say good-bye to: the peer had reset the connection, or this has done it.
@@ -426,7 +453,8 @@ extension Engine {
         drain(.nothing)
         dropHandle(handle)
       // Its connections live on in the engine's duplicates.
-      case .starting, .replicating, .ending, .merging: break
+      case .starting, .replicating, .ending: takeLastRecords(handle)
+      case .merging: break
       }
     }
     attendOrphans()
@@ -438,7 +466,9 @@ extension Engine {
   /// Where they are to move and no secondary stands by, they are left alone: one may come. With their replication
   /// their time is over too (`replicationEnded`).
   private func attendOrphans() {
-    let orphans = sockets.filter { owners[$0.key] == nil && $0.value.closeRequested == nil }.keys
+    let orphans = sockets.filter {
+      owners[$0.key] == nil && $0.value.closeRequested == nil && recordChannels[$0.key]?.closing == nil
+    }.keys
     guard !orphans.isEmpty, node.arbiter.phase == .primary else { return }
     switch configuration.onApplicationFailure {
     case .close:
@@ -540,8 +570,8 @@ extension Engine {
     }
 
     let step = segmentSize(plan)
-    // Bytes that the peer has no room for cannot have been sent.
-    let count = min(plan.sendQueue.count, max(Int(block.sendWindow), step))
+    // What was certainly not sent is the kernel's to send, as the peer's window allows.
+    let count = plan.sentCount
     plan.sendQueue.withUnsafeBytes { queue in
       for start in stride(from: 0, to: count, by: step) {
         let piece = UnsafeRawBufferPointer(rebasing: queue[start..<min(start + step, count)])

@@ -38,7 +38,8 @@ extension TCPSnapshot {
     let end = plan.sendUnacknowledged + plan.sendQueue.count
     self.init(
       local: plan.flow.local, remote: plan.flow.remote, isIPv6Socket: plan.options.first == 1,
-      sendUnacknowledged: plan.sendUnacknowledged, sendNext: end, writeSequence: end,
+      sendUnacknowledged: plan.sendUnacknowledged, sendNext: plan.sendUnacknowledged + plan.sentCount,
+      writeSequence: end,
       receiveNext: plan.receiveNext, sendQueue: plan.sendQueue, receiveQueue: receiveQueue,
       sendWindow: block.sendWindow,
       // The kernel refuses a window update from beyond the receive window.

@@ -26,6 +26,10 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
   case handoverFailed
   /// An operator asked for it, not the application.
   case requestedByOperator
+  /// In record mode the application wrote to its socket itself.
+  case plainWrite
+  /// In record mode the socket took no more, with records still to be written: the application has shut it down.
+  case recordsCutShort
 
   public var description: String {
     switch self {
@@ -45,6 +49,8 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
     case .merged: "merged"
     case .handoverFailed: "handover failed"
     case .requestedByOperator: "requested by an operator"
+    case .plainWrite: "plain write in record mode"
+    case .recordsCutShort: "output ended before all records were written"
     }
   }
 

@@ -8,6 +8,8 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   case sdrlSegment = 0x0101
   /// A piece of the send queue as the handshake found it.
   case sdrlInitial = 0x0102
+  /// A whole record that an application gave to the record interface.
+  case sdrlRecord = 0x0103
   /// The control block, after a change that no segment record carries.
   case psrmUpdate = 0x0201
   /// The control block as the handshake found it.
@@ -48,7 +50,8 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   /// Whether the record takes a position in the replication log and is acknowledged by it.
   @inlinable public var isLogged: Bool {
     switch self {
-    case .sdrlSegment, .sdrlInitial, .psrmUpdate, .psrmSnapshot, .prlSegment, .prlInitial, .ihaBegin,
+    case .sdrlSegment, .sdrlInitial, .sdrlRecord, .psrmUpdate, .psrmSnapshot, .prlSegment, .prlInitial,
+      .ihaBegin,
       .ihaCommit, .ihaEnd:
       true
     case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .kkcmHello, .kkcmKeepalive,

@@ -15,6 +15,9 @@ struct OutboundStream {
     fin = finSent ? next : nil
   }
 
+  /// Behind all that is in the log, a FIN too.
+  var end: SequenceNumber { fin == nil ? next : next + 1 }
+
   enum Verdict {
     /// Everything in the segment is in the log already.
     case known
@@ -39,6 +42,12 @@ struct OutboundStream {
   mutating func append(_ segment: TCPSegment, at position: LogPosition) {
     next = .later(next, segment.payloadEnd)
     if segment.flags.contains(.fin) { fin = next }
+    self.position = position
+  }
+
+  /// A record of `count` bytes has been appended at `position`, before the kernel has any of it.
+  mutating func append(recordOf count: Int, at position: LogPosition) {
+    next += count
     self.position = position
   }
 }

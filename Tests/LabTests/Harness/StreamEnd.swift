@@ -127,6 +127,15 @@ struct StreamEnd: ~Copyable, Sendable {
     return .nothing
   }
 
+  /// Reads what is there, which may be nothing; `nil` at the end of the stream.
+  func readAvailable(_ limit: Int) throws(SystemError) -> [UInt8]? {
+    switch try readSome(limit) {
+    case .bytes(let bytes): bytes
+    case .nothing: []
+    case .end: nil
+    }
+  }
+
   /// Reads exactly `count` bytes.
   /// - Throws: ``LabFailure`` if they do not come in time, or the stream ends before.
   func read(_ count: Int, within time: Duration = .seconds(10)) async throws -> [UInt8] {

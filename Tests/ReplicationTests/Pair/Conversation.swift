@@ -15,6 +15,8 @@ final class Conversation {
   /// Bytes each application has written.
   var peerWritten = 0
   var localWritten = 0
+  /// Where in the stream the records end that were taken.
+  var recordEnds: [Int] = []
   /// Bytes each application has read; all were right.
   var peerRead = 0
   var localRead = 0
@@ -33,7 +35,10 @@ final class Conversation {
   var edgeLeft: SequenceNumber
   var timestampLeft: UInt32?
 
-  init(number: Int, startAt sequence: UInt32, capacity: Int, windowScale: UInt8 = 2, now: Instant) {
+  init(
+    number: Int, startAt sequence: UInt32, capacity: Int, windowScale: UInt8 = 2, sendCapacity: Int = .max,
+    now: Instant
+  ) {
     self.number = number
     peerStart = SequenceNumber(sequence)
     localStart = SequenceNumber(sequence &+ 70_000)
@@ -44,7 +49,7 @@ final class Conversation {
     var options = ModelTCP.Options()
     options.capacity = capacity
     options.windowScale = windowScale
-    options.sendCapacity = .max
+    options.sendCapacity = sendCapacity
     self.options = options
     peer = ModelTCP(
       sendFrom: peerStart, receiveFrom: localStart, options: options, timestampOffset: 0xffff_ff00, now: now)

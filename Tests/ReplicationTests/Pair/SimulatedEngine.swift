@@ -35,6 +35,11 @@ final class SimulatedEngine {
 
   private(set) var replicated: Set<Handle> = []
   private(set) var unreplicated: [Handle: UnreplicateReason] = [:]
+  /// What was left of records when replication ended; empty if the other RE has them.
+  private(set) var leftRecords: [Handle: RecordQueue] = [:]
+  /// Handles whose records may be offered again.
+  var haveRoom: Set<Handle> = []
+  private(set) var safeRecords: [Handle: UInt64] = [:]
   private(set) var refused: [Handle: UnreplicateReason] = [:]
   private(set) var linkClosings: [String] = []
   /// What it has logged.
@@ -73,6 +78,18 @@ final class SimulatedEngine {
     for frame in frames { send(frame, flow) }
     node.flushBlocks(now: pair.now)
     perform()
+  }
+
+  /// Gives the kernel what it takes of the records of the socket.
+  func writeRecords(_ handle: Handle) {
+    guard let flow = pair.conversation(handle)?.flow, sockets[flow] != nil else { return }
+    while let (bytes, offset) = leftRecords[handle]?.unwritten ?? node.unwrittenRecord(handle) {
+      let count = min(bytes.count - offset, sockets[flow]!.writableByteCount)
+      guard count > 0 else { break }
+      sockets[flow]!.write(bytes[offset..<offset + count])
+      if leftRecords[handle]?.wrote(count) == nil { node.wroteRecords(handle, count) }
+    }
+    transmit(flow)
   }
 
   func retransmit(_ flow: Flow) {
@@ -246,6 +263,13 @@ final class SimulatedEngine {
       pair.unreplicated(handle)
     case .silence(let handle):
       if let conversation = pair.conversation(handle) { sockets[conversation.flow] = nil }
+
+    case .writeRecords(let handle): writeRecords(handle)
+    case .recordsHaveRoom(let handle): haveRoom.insert(handle)
+    case .recordsSafe(let handle, let count): safeRecords[handle] = count
+    case .recordsEnded(let handle, let queue):
+      leftRecords[handle] = queue ?? RecordQueue(limit: 0)
+      writeRecords(handle)
 
     case .grantLease(let duration, _):
       lease = .until(pair.now + duration)

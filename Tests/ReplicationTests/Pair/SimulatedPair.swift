@@ -54,10 +54,11 @@ final class SimulatedPair {
   }
 
   func converse(
-    startAt sequence: UInt32 = 1_000, capacity: Int = 1_000, windowScale: UInt8 = 2
+    startAt sequence: UInt32 = 1_000, capacity: Int = 1_000, windowScale: UInt8 = 2, sendCapacity: Int = .max
   ) -> Conversation {
     let conversation = Conversation(
-      number: conversations.count, startAt: sequence, capacity: capacity, windowScale: windowScale, now: now)
+      number: conversations.count, startAt: sequence, capacity: capacity, windowScale: windowScale,
+      sendCapacity: sendCapacity, now: now)
     conversations.append(conversation)
     engines[0].sockets[conversation.flow] = ModelTCP(
       sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, options: conversation.options,
@@ -118,6 +119,25 @@ final class SimulatedPair {
     engines[slot].transmit(conversation.flow)
   }
 
+  /// From now on the application gives records.
+  func beginRecords(_ conversation: Conversation, slot: Int = 0) throws {
+    try engines[slot].node.beginRecords(
+      conversation.primaryHandle!, writtenUpTo: engines[slot].sockets[conversation.flow]!.dataEnd)
+  }
+
+  /// The application gives a record of `count` bytes.
+  @discardableResult
+  func localGives(_ conversation: Conversation, _ count: Int, isLast: Bool = false) -> RecordVerdict {
+    let bytes = conversation.nextLocalBytes(count)
+    let verdict = engines[0].node.take(
+      record: [UInt8](repeating: 0, count: RecordFraming.headroom) + bytes, of: conversation.primaryHandle!,
+      isLast: isLast, now: now)
+    if verdict == .taken { conversation.recordEnds.append(conversation.localWritten) }
+    if verdict != .taken { conversation.localWritten -= count }
+    if engines[0].isAlive { engines[0].perform() }
+    return verdict
+  }
+
   func localCloses(_ conversation: Conversation, slot: Int = 0) {
     engines[slot].sockets[conversation.flow]?.close()
     engines[slot].transmit(conversation.flow)
@@ -168,6 +188,9 @@ final class SimulatedPair {
     // What passes at once may overtake what is held; a later acknowledgement tells the later one.
     if edge < conversation.edgeLeft, segment.acknowledgment > conversation.acknowledgmentLeft {
       broken("promise 4: the window's edge went back from \(conversation.edgeLeft) to \(edge)")
+    }
+    if segment.payloadEnd > conversation.peer.edge {
+      broken("sent up to \(segment.payloadEnd), the peer's window ends at \(conversation.peer.edge)")
     }
     conversation.acknowledgmentLeft = .later(conversation.acknowledgmentLeft, segment.acknowledgment)
     // A bare acknowledgement may overtake the bytes before it.
@@ -404,7 +427,15 @@ final class SimulatedPair {
     if let last = conversation.timestampLeft, Int32(truncatingIfNeeded: plan.timestamp &- last) < 0 {
       broken("the merged clock is behind the last timestamp sent")
     }
+    if conversation.endLeft > plan.sendUnacknowledged + plan.sentCount + (plan.finSent ? 1 : 0) {
+      broken("promise 3: \(conversation.endLeft) was sent, merged with \(plan.sentCount) bytes sent")
+    }
     let first = plan.sendUnacknowledged - conversation.localStart
+    if !conversation.recordEnds.isEmpty, first + plan.sendQueue.count > conversation.recordEnds[0],
+      !conversation.recordEnds.contains(first + plan.sendQueue.count)
+    {
+      broken("promise 9: merged at \(first + plan.sendQueue.count), inside a record")
+    }
     if plan.sendQueue != (0..<plan.sendQueue.count).map({ conversation.localByte(first + $0) }) {
       broken("promise 3: the send queue holds wrong bytes")
     }

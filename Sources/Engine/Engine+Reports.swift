@@ -156,6 +156,7 @@ extension Engine {
     add("sdrl", "records", counts.sdrlRecordsSent, "records")
     add("sdrl", "bytes", counts.sdrlBytesSent, "bytes")
     add("sdrl", "dropped_gap", counts.droppedForGap, "packets")
+    add("sdrl", "dropped_acknowledged", counts.droppedAsAcknowledged, "packets")
     add("prl", "dropped_unknown_acknowledgment", counts.droppedForUnknownAcknowledgment, "packets")
     add("prl", "packets", counts.inboundPackets, "packets")
     add("prl", "records", counts.prlRecordsSent, "records")

@@ -26,6 +26,11 @@ extension ReplicationNode {
       return wait(place, reference, byteCount, isOutbound: true)
     case .replicating:
       return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
+    case .ending(.closed) where isAcknowledged(packet.segment, place):
+      // Had it to wait for the secondary, it would come after the end of the connection, and the peer's answer to it
+      // would be answered with a reset.
+      statistics.droppedAsAcknowledged += 1
+      return .drop
     case .starting, .ending:
       return wait(place, reference, byteCount, isOutbound: true)
     case .merging:
@@ -38,6 +43,12 @@ extension ReplicationNode {
     case .unreplicated:
       return .pass
     }
+  }
+
+  /// A copy of bytes, or of a FIN, that the peer has acknowledged.
+  private func isAcknowledged(_ segment: TCPSegment, _ place: Int) -> Bool {
+    let takesNumbers = !segment.payload.isEmpty || segment.flags.contains(.fin)
+    return takesNumbers && !(segment.end > entries[place]!.block.sendUnacknowledged)
   }
 
   /// A packet that the peer sent to this RE.

@@ -11,6 +11,8 @@ public struct Statistics: Sendable, Hashable {
   /// Incoming packets that were held.
   public var prlReinjection = Reinjection()
   public var droppedForGap: UInt64 = 0
+  /// Outgoing copies of what the peer had acknowledged, when both directions were closed.
+  public var droppedAsAcknowledged: UInt64 = 0
   /// Outgoing segments that acknowledged what was not in the log.
   public var droppedForUnknownAcknowledgment: UInt64 = 0
   public var droppedForLimit: UInt64 = 0

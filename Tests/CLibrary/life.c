@@ -290,7 +290,7 @@ static void secondary(void) {
   EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
   REFUSED(jsr_attach(session, (jsr_handle)jsr_slot(session) << 56 | 1, &ours, &rcv, &snd), ESTALE);
   EXPECT(jsr_attach(session, theirs, &ours, &rcv, &snd), 0);
-  REFUSED(jsr_merge(session, ours, &(int){0}), EBADFD);
+  REFUSED(jsr_merge(session, ours, &(int){0}), EREMOTE);
   EXPECT(send(channel, &ours, 8, MSG_NOSIGNAL), 8);
   close(channel), close(listener);
   printf("SNOOPING 0x%" PRIx64 "\n", ours);

@@ -596,6 +596,8 @@ final class EngineProcess {
     world.tell(name, "shows \(bytes.count) bytes of \(stream) of \(pair.conversation.name)")
     Judge.snooped(bytes, pair, stream, on: machine)
     if stream == .rcv { pair.rcv.write(bytes.count) } else { pair.snd.write(bytes.count) }
+    // The pieces of a send queue, as the handshake found it, are cut anywhere.
+    if stream == .snd, (try? node.socket(handle).phase) == .snooping { Judge.snoopShows(pair, on: machine) }
     pressure(pair, handle)
     machine.application?.becameReadable(pair)
   }

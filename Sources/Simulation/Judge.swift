@@ -480,6 +480,14 @@ enum Judge {
     conversation.recordsTaken.insert(range.lowerBound)
   }
 
+  /// The pair has shown something: of a record all that there is.
+  static func snoopShows(_ pair: EngineProcess.Pair, on machine: Machine) {
+    if pair.conversation.isInsideTakenRecord(pair.snd.end) {
+      machine.world.broken(
+        .promise9, "snd of \(pair.conversation.name) shows a part of a record, up to \(pair.snd.end)")
+    }
+  }
+
   /// The pair shows no more.
   static func snoopEnds(_ pair: EngineProcess.Pair, on machine: Machine) {
     if pair.conversation.isInsideTakenRecord(pair.snd.end) {

@@ -101,6 +101,7 @@ extension LabSuite {
           let hold = try await Self.protect(socket, on: primary, with: next)
           let first = count
           var given = first
+          var checker = RecordChecker(records, after: first)
           if moment == .windowClosed { peer.pause(true) }
 
           // As fast as the channel takes them, until the moment has come.
@@ -109,6 +110,8 @@ extension LabSuite {
           let span = Duration.milliseconds(Int.random(in: 0...500, using: &random))
           var lastTaken = clock.now
           sending: while true {
+            // The other instance follows: one that does not read loses its pair.
+            if let bytes = try hold.snoop.snd.readAvailable(1 << 20) { checker.take(bytes) }
             if try hold.channel.trySend(records.record(given)) != nil {
               given += 1
               lastTaken = clock.now
@@ -129,7 +132,6 @@ extension LabSuite {
           // What snd shows is whole records, and all that were safe.
           let snoop = hold.snoop
           let merged = try StreamEnd(try await snoop.session.merge(snoop.handle))
-          var checker = RecordChecker(records, after: first)
           try await eventually(within: .seconds(10), "snd comes to its end") {
             while let bytes = try snoop.snd.readAvailable(1 << 20) {
               if bytes.isEmpty { return false }

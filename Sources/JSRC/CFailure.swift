@@ -28,6 +28,9 @@ struct CFailure: Error {
       case .unreachable: code != 0 ? code : ECONNREFUSED
       case .engineGone: ENOTCONN
       case .misunderstood: EPROTO
+      case .recordsEnded: ESHUTDOWN
+      case .connectionMoved: EREMOTE
+      case .recordSize: EMSGSIZE
       case .refused(let code, _): Self.number(of: code)
       }
     self.init(number, "\(error)")

@@ -241,6 +241,12 @@ enum Judge {
         .promise2,
         "\(machine.name) sends byte \(sent - 1) of \(conversation.name), \(other.name) has \(known)")
     }
+    if !segment.payload.isEmpty || segment.flags.contains(.fin), segment.end > block.sendNext {
+      world.broken(
+        .promise3,
+        "\(machine.name) sends \(conversation.name) up to \(segment.end - conversation.localStart), \(other.name) would "
+          + "merge it as sent up to \(block.sendNext - conversation.localStart)")
+    }
     let edge = edge(of: segment, conversation)
     if edge > block.receiveEdge {
       world.broken(

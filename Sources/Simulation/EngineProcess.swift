@@ -324,6 +324,8 @@ final class EngineProcess {
         try? node.unreplicate(handle, because: .closed, now: now)
       }
     }
+    // A socket that is ended wakes whoever waits for it to take more.
+    for work in lastRecords where !isThere(work.socket) { endLastRecords(work) }
     while let first = steeringRemovals.first, first.due <= now {
       steeringRemovals.removeFirst()
       machine.steered.remove(first.flow)
@@ -950,8 +952,13 @@ final class EngineProcess {
     }
   }
 
+  private func isThere(_ socket: KernelSocket) -> Bool {
+    machine.sockets[socket.conversation.flow] === socket
+  }
+
   private func reportEnd(of work: RecordWork) {
     work.pipe.isShut = true
+    guard isThere(work.socket) else { return }
     work.pipe.endedAt = work.pipe.takenUpTo
     Judge.recordsWritten(upTo: work.pipe.takenUpTo, work.socket, on: machine)
   }

@@ -178,6 +178,24 @@ extension LabSuite {
       }
     }
 
+    @Test("4.5 the echo server gives its echoes as records, across switchovers", .timeLimit(.minutes(1)))
+    func echoServer() async throws {
+      try await Lab.run("4.5-echo") { lab in
+        let pair = try await EnginePair(in: lab, servers: ["--quiet", "--records"])
+        let traffic = try await WatchedTraffic(
+          pair, ["-m", "0", "-l", "3000", "--pipeline", "4", "-w", "1", "--quiet"])
+        try await pair.re1.requestMaster("acquire")
+        try await pair.re1.waitUntilPrimary(merged: 5)
+        try await pair.waitUntilReplicated(5, primary: pair.re1)
+        try await Task.sleep(for: .milliseconds(300))
+        try await pair.re1.lose()
+        try await pair.re0.waitUntilPrimary(merged: 5)
+        let summary = try await traffic.stop(living: [pair.re0])
+        #expect(summary.echoedByRe0 > 0)
+        #expect(summary.echoedByRe1 > 0)
+      }
+    }
+
     @Test(
       "4.5 an application that dies has its records sent whole; what it gave in part is not there",
       .timeLimit(.minutes(1)))

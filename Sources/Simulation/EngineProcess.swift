@@ -325,6 +325,10 @@ final class EngineProcess {
       }
     }
     // A socket that is ended wakes whoever waits for it to take more.
+    for work in records.values.sorted(by: { $0.handle.rawValue < $1.handle.rawValue })
+    where work.waitsForKernel && !isThere(work.socket) {
+      recordsFailed(work)
+    }
     for work in lastRecords where !isThere(work.socket) { endLastRecords(work) }
     while let first = steeringRemovals.first, first.due <= now {
       steeringRemovals.removeFirst()
@@ -945,6 +949,9 @@ final class EngineProcess {
     guard let place = lastRecords.firstIndex(where: { $0 === work }) else { return }
     lastRecords.remove(at: place)
     reportEnd(of: work)
+    if work.closesWhenDone, sockets[work.handle]?.socket === work.socket {
+      sockets[work.handle]!.closeRequested = machine.now
+    }
     // Unless it is replicated again meanwhile, nobody but the application needs the socket.
     if !sockets.values.contains(where: { $0.socket === work.socket }) {
       work.socket.engineHasIt = false

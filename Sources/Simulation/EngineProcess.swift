@@ -93,6 +93,7 @@ final class EngineProcess {
   private var records: [Handle: RecordWork] = [:]
   private var lastRecords: [RecordWork] = []
   private var lastAccount: TrueTime = 0
+  private var lastLookAtOrphans = Instant(nanoseconds: 0)
 
   /// Frames that a TAP device queues (`tun` default, drivers/net/tun.c).
   private static let deviceQueue = 500
@@ -323,6 +324,10 @@ final class EngineProcess {
       if let since = entry.closeRequested, now - since >= .seconds(60) {
         try? node.unreplicate(handle, because: .closed, now: now)
       }
+    }
+    if now - lastLookAtOrphans >= .seconds(1) {
+      lastLookAtOrphans = now
+      attendOrphans()
     }
     // A socket that is ended wakes whoever waits for it to take more.
     for work in records.values.sorted(by: { $0.handle.rawValue < $1.handle.rawValue })
@@ -739,7 +744,6 @@ final class EngineProcess {
   }
 
   private func applicationGone() {
-    var needsHelp = false
     for handle in owned.sorted(by: { $0.rawValue < $1.rawValue }) {
       owned.remove(handle)
       guard let phase = try? node.socket(handle).phase else {
@@ -758,14 +762,19 @@ final class EngineProcess {
           readRecords(work, isLast: true)
           drain(.nothing)
         }
-        if let entry = sockets[handle], entry.closeRequested == nil { needsHelp = true }
       case .merging: break
       }
     }
-    if needsHelp, node.arbiter.standbyIsReady {
-      world.tell(name, "an application with replicated sockets is gone: hands mastership over")
-      try? node.releaseMastership(now: machine.now)
-    }
+    attendOrphans()
+  }
+
+  /// Replicated connections whose application is gone go to the other RE as soon as that is there.
+  private func attendOrphans() {
+    guard phase == .primary, node.arbiter.standbyIsReady,
+      sockets.contains(where: { !owned.contains($0.key) && $0.value.closeRequested == nil })
+    else { return }
+    world.tell(name, "an application with replicated sockets is gone: hands mastership over")
+    try? node.releaseMastership(now: machine.now)
   }
 
   // MARK: What applications ask for (`Engine+Control`)

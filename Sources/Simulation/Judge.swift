@@ -483,6 +483,9 @@ enum Judge {
   /// The engine has taken the record at `range` of the stream.
   static func recordTaken(_ range: Range<Int>, _ conversation: Conversation, on machine: Machine) {
     machine.world.statistics.records += 1
+    // An engine that slept takes what it was given, before it hears that the connection is the other RE's.
+    let other = machine.world.machines[1 - machine.slot]
+    if other.sockets[conversation.flow] != nil, other.leaseIsInForce { return }
     conversation.recordsTaken.insert(range.lowerBound)
   }
 

@@ -29,6 +29,30 @@ import Testing
     #expect(log.unacknowledgedBytes == 0)
   }
 
+  @Test("What is not acknowledged when the link is lost is on its way no more, and positions stay")
+  func linkLost() {
+    var log = ReplicationLog()
+    for _ in 0..<4 {
+      _ = log.append(byteCount: 10, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 0), now: start)
+    }
+    log.holdAcknowledgements(of: .sdrl, true)
+    let isAccepted = log.acknowledge(1)
+    #expect(isAccepted)
+    log.linkLost()
+    #expect(log.unacknowledgedCount == 0 && log.unacknowledgedBytes == 0)
+    #expect(log.acknowledged == 1 && log.position == 4)
+    var late = 0
+    log.overdue(at: start + .seconds(10), timeouts: LayerTimeouts()) { _, _ in late += 1 }
+    #expect(late == 0)
+    // A fault that was injected may end now.
+    log.holdAcknowledgements(of: .sdrl, false)
+    #expect(log.acknowledged == 1)
+    log.restart()
+    #expect(
+      log.append(byteCount: 1, layer: .prl, socket: Handle(slot: 0, generation: 1, index: 0), now: start) == 1
+    )
+  }
+
   @Test func anAcknowledgementOfTheFutureOrThePastIsRefusedAndChangesNothing() {
     var log = ReplicationLog()
     for _ in 0..<4 {

@@ -67,6 +67,14 @@ struct ReplicationLog {
     hold.begin(layer, from: first.map { acknowledged + LogPosition($0) + 1 })
   }
 
+  /// The link is gone: whatever is not acknowledged never will be. Positions stay what they are, since packets are held
+  /// for them.
+  mutating func linkLost() {
+    entries.removeAll()
+    unacknowledgedBytes = 0
+    heard = acknowledged
+  }
+
   /// Forgets everything but which layers are held: there is a new link.
   mutating func restart() {
     var hold = hold

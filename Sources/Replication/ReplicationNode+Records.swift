@@ -55,11 +55,6 @@ extension ReplicationNode {
     say(.info, "SDRL record mode ends for socket \(handle) after \(queue.acceptedCount) records")
   }
 
-  /// Whether the socket is in record mode.
-  public func takesRecords(_ handle: Handle) -> Bool {
-    (try? find(handle)).map { entries[$0]!.records != nil } ?? false
-  }
-
   /// A record of the application.
   ///
   /// - Parameters:

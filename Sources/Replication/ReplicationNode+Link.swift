@@ -27,7 +27,6 @@ extension ReplicationNode {
       return
     }
     linkState = .down
-    log.linkLost()
     say(.warning, "KKCM link lost: \(ending)")
     for place in entries.indices where entries[place]?.phase == .starting {
       endReplication(place, because: .linkLost, now: now)

@@ -171,6 +171,13 @@ extension ReplicationNode {
       default: break
       }
     }
+    forgetLostRecords()
+  }
+
+  /// Nobody waits any more for what was on its way when the link was lost.
+  private mutating func forgetLostRecords() {
+    if case .up = linkState { return }
+    log.linkLost()
   }
 
   /// Old primary: falls silent, and says so behind everything it has said before. Its connections stay until
@@ -248,5 +255,6 @@ extension ReplicationNode {
       }
     }
     pump()
+    forgetLostRecords()
   }
 }

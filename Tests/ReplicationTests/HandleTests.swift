@@ -156,10 +156,7 @@ import Testing
 @Suite struct MadeUpSecondaryTests {
   @Test(
     "A socket that is to be replicated under a handle that never was is refused, and no other notices",
-    arguments: [
-      Handle(slot: 1, generation: 99, index: 7), Handle(slot: 1, generation: 0, index: 0),
-      Handle(slot: 200, generation: 1, index: 0),
-    ])
+    arguments: [Handle(slot: 1, generation: 99, index: 7), Handle(slot: 1, generation: 1, index: 0)])
   func refused(madeUp: Handle) throws {
     let pair = SimulatedPair(mode: .overlap)
     pair.start()
@@ -177,6 +174,11 @@ import Testing
       pair.settle()
       #expect(pair.engines[0].refused[handle] == .notAttached)
       #expect(try pair.engines[0].node.socket(handle).phase == .unreplicated(.notAttached))
+    }
+    for impossible in [Handle(slot: 1, generation: 0, index: 0), Handle(slot: 200, generation: 1, index: 0)] {
+      #expect(throws: SocketError.handle(.neverAllocated(impossible))) {
+        try pair.engines[0].node.replicate(handle, secondary: impossible, flow: second.flow)
+      }
     }
     try pair.engines[0].node.free(handle)
     pair.settle()

@@ -197,3 +197,8 @@ let package = Package(
       swiftSettings: strict),
   ]
 )
+
+// The tests of the lab take long to compile, and a run under a sanitizer has no use for them.
+if Context.environment["JSR_WITHOUT_LAB_TESTS"] != nil {
+  package.targets.removeAll { $0.name == "LabTests" }
+}

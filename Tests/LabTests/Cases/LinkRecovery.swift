@@ -68,6 +68,8 @@ extension LabSuite {
           try await disturbLink(pair, "drop", for: .seconds(3))
         case .cable:
           reason = "KKCM link lost: no carrier"
+          // The kernel reports a new carrier up to a second late (net/core/link_watch.c), and its loss only after that.
+          try await Task.sleep(for: .milliseconds(1500))
           try await lab.cut(.link, of: .re0)
           try await Task.sleep(for: .seconds(1))
           try await lab.mend(.link, of: .re0)

@@ -15,10 +15,7 @@ extension LabSuite {
 
       init(_ lab: Lab, loop: String, unreplicateAfter bytes: Int, traffic: [String]) async throws {
         let life = try await CProgram("Tests/CLibrary/life.c", in: lab)
-        pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        pair = try await EnginePair(withoutServersIn: lab)
         secondary = try lab.start("life-secondary", on: .re1, life.underValgrind([loop, "secondary"]))
         try await secondary.waitForLine(containing: "LISTENING", within: .seconds(30))
         primary = try lab.start(
@@ -82,9 +79,7 @@ extension LabSuite {
     func echoServer() async throws {
       try await Lab.run("echo-c") { lab in
         let echo = try await CProgram("Examples/echo-c/echo.c", in: lab)
-        let pair = EnginePair(unstarted: lab)
-        for engine in [pair.re0, pair.re1] { try await engine.startEngine() }
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let servers = try [(Node.re0, "10.77.0.2"), (.re1, "10.77.0.1")].map { node, other in
           try lab.start("echo-\(node)", on: node, [echo.path, "16000", other, "17000"])
         }

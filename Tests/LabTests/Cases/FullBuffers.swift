@@ -29,10 +29,7 @@ extension LabSuite {
       try await Lab.run("4.2-both-\(mode)-\(loss)") { lab in
         var configuration = EngineConfiguration()
         configuration.mode = mode
-        let pair = EnginePair(unstarted: lab, configuration: configuration)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let levels = (try await pair.re0.levels(), try await pair.re1.levels())
@@ -144,10 +141,7 @@ extension LabSuite {
       try await Lab.run("too-much-unread") { lab in
         // A receive buffer that takes it without anybody's reading (tcp(7)).
         try await lab.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 16777216 33554432"], on: .re0)
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let levels = (try await pair.re0.levels(), try await pair.re1.levels())

@@ -16,10 +16,7 @@ extension LabSuite {
       try await Lab.run(title) { lab in
         var configuration = EngineConfiguration()
         configuration.socketLimit = socketLimit
-        let pair = EnginePair(unstarted: lab, configuration: configuration)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         try await body(pair, primary, secondary)

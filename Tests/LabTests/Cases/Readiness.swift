@@ -50,10 +50,7 @@ extension LabSuite {
       try await Lab.run("4.1-\(holder)") { lab in
         var configuration = EngineConfiguration()
         configuration.debug = true
-        let pair = EnginePair(unstarted: lab, configuration: configuration)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         for layer in ["PRL", "SDRL", "PSRM"] {

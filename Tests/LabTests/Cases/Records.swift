@@ -78,10 +78,7 @@ extension LabSuite {
       let records = RecordStream(seed: seed)
 
       try await Lab.run("4.5-killed") { lab in
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let watch = try await ConnectionWatch(in: lab)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
         let peer = RecordPeer(
@@ -202,10 +199,7 @@ extension LabSuite {
     func applicationDies() async throws {
       let records = RecordStream(seed: 45)
       try await Lab.run("4.5-application") { lab in
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
         let peer = RecordPeer(
           try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10), expecting: records)
@@ -265,10 +259,7 @@ extension LabSuite {
     func unreplicated() async throws {
       let records = RecordStream(seed: 46)
       try await Lab.run("4.5-unreplicated") { lab in
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
         let peer = RecordPeer(
           try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10), expecting: records)

@@ -59,10 +59,7 @@ extension LabSuite {
     @Test("are on the new primary what they were on the old one", .timeLimit(.minutes(1)))
     func survive() async throws {
       try await Lab.run("socket-options") { lab in
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)

@@ -11,10 +11,7 @@ extension LabSuite {
     @Test("a pair that is let go of leaves nothing", .timeLimit(.minutes(1)), arguments: Ending.allCases)
     func leavesNothing(_ ending: Ending) async throws {
       try await Lab.run("unused-pairs-\(ending)") { lab in
-        let pair = EnginePair(unstarted: lab)
-        try await pair.re0.startEngine()
-        try await pair.re1.startEngine()
-        try await pair.waitUntilInStep(primary: pair.re0)
+        let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let levels = (try await pair.re0.levels(), try await pair.re1.levels())

@@ -13,14 +13,19 @@ struct EnginePair: Sendable {
     re1 = RoutingEngine(.re1, in: lab, configuration: configuration)
   }
 
-  /// Starts both; re0 is the primary when this returns, and re1 is in step.
-  init(
-    in lab: Lab, configuration: EngineConfiguration = EngineConfiguration(), servers: [String] = ["--quiet"]
-  ) async throws {
+  /// Starts both engines and no echo server; re0 is the primary when this returns, and re1 is in step.
+  init(withoutServersIn lab: Lab, configuration: EngineConfiguration = EngineConfiguration()) async throws {
     self.init(unstarted: lab, configuration: configuration)
     try await re0.startEngine()
     try await re1.startEngine()
     try await waitUntilInStep(primary: re0)
+  }
+
+  /// Starts both, each with its server; re0 is the primary when this returns, and re1 is in step.
+  init(
+    in lab: Lab, configuration: EngineConfiguration = EngineConfiguration(), servers: [String] = ["--quiet"]
+  ) async throws {
+    try await self.init(withoutServersIn: lab, configuration: configuration)
     try re0.startServer(servers)
     try re1.startServer(servers)
     try await re0.waitUntilServing()

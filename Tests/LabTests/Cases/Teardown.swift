@@ -93,7 +93,7 @@ extension LabSuite {
             connection.server.unread == 500 && connection.rcv.unread == peerEnd
           }
           try await session.close(connection.server.release(), handle: connection.primary)
-          try await connection.peer.wait(forWriteError: ECONNRESET)
+          try await connection.peer.wait(forError: ECONNRESET)
         case .sentToClosedServer:
           try await session.close(connection.server.release(), handle: connection.primary)
           try await connection.peer.readEnd()

@@ -170,9 +170,17 @@ struct StreamEnd: ~Copyable, Sendable {
     }
   }
 
-  /// Writes single bytes until that fails with `code`.
-  func wait(forWriteError code: Int32, within time: Duration = .seconds(5)) async throws {
-    try await eventually(within: time, "writing fails with \(code)") { writeError() == code }
+  /// Waits for the socket to have failed with `code`, by its pending error (SO_ERROR): nothing is written, since a
+  /// byte that left before the failure came would be seen by the other end.
+  func wait(forError code: Int32, within time: Duration = .seconds(5)) async throws {
+    try await eventually(within: time, "the socket fails with \(code)") {
+      var error: Int32 = 0
+      var length = socklen_t(MemoryLayout.size(ofValue: error))
+      guard getsockopt(socket.descriptor, SOL_SOCKET, SO_ERROR, &error, &length) == 0 else {
+        throw SystemError("getsockopt(SO_ERROR)")
+      }
+      return error == code
+    }
   }
 
   /// The error of the next write, which is wanted to fail.

@@ -39,6 +39,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
@@ -116,9 +117,22 @@ let package = Package(
       dependencies: [
         "CLinux", "Control", "Descriptors", "EngineConfiguration", "LinuxNetworking", "Packet", "Replication",
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOEmbedded", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOSSL", package: "swift-nio-ssl"),
+        .product(name: "NIOTLS", package: "swift-nio"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "DequeModule", package: "swift-collections"),
+      ],
+      swiftSettings: strict),
+
+    // Makes the keys and certificates of the inter-RE link.
+    .target(
+      name: "LinkKeys",
+      dependencies: [
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "SwiftASN1", package: "swift-asn1"),
+        .product(name: "X509", package: "swift-certificates"),
       ],
       swiftSettings: strict),
 
@@ -138,7 +152,8 @@ let package = Package(
     .executableTarget(
       name: "jsrctl",
       dependencies: [
-        "Control", "Replication", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Control", "LinkKeys", "Replication",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(
       name: "jsrutil",
@@ -185,6 +200,14 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ], swiftSettings: strict),
+    // What LinkTests does not need: keys, and TLS at the other side.
+    .testTarget(
+      name: "LinkSecurityTests",
+      dependencies: [
+        "CLinux", "Descriptors", "Engine", "EngineConfiguration", "LinkKeys", "Packet", "Replication",
+        .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+      ], swiftSettings: strict),
     .testTarget(
       name: "LogsTests",
       dependencies: ["Descriptors", "Logs", .product(name: "Logging", package: "swift-log")],
@@ -198,7 +221,19 @@ let package = Package(
   ]
 )
 
-// The tests of the lab take long to compile, and a run under a sanitizer has no use for them.
-if Context.environment["JSR_WITHOUT_LAB_TESTS"] != nil {
-  package.targets.removeAll { $0.name == "LabTests" }
+if Context.environment["JSR_WITHOUT_LAB_TESTS"] == nil {
+  // What jsrctl makes the link's keys with. They bring a second BoringSSL, beside that of swift-nio-ssl.
+  package.dependencies += [
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+  ]
+} else {
+  // The tests of the lab, and what they alone need, take long to compile. A run under a sanitizer has no use for them,
+  // nor for programs and what tests those.
+  let programs: Set = ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrsim"]
+  package.products.removeAll { programs.contains($0.name) }
+  package.targets.removeAll {
+    programs.union(["LabTests", "LinkKeys", "LinkSecurityTests", "ProgramTests"]).contains($0.name)
+  }
 }

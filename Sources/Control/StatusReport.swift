@@ -10,6 +10,13 @@ public struct StatusReport: Sendable, Hashable, Codable {
     case endless
   }
 
+  /// How the two engines know that they speak to each other.
+  public enum LinkSecurity: String, Sendable, Hashable, Codable {
+    case tls
+    /// The inter-RE link is plain text.
+    case insecure
+  }
+
   /// The other routing engine, as far as it is known.
   public struct Peer: Sendable, Hashable, Codable {
     /// Its name; missing before the first contact.
@@ -73,6 +80,11 @@ public struct StatusReport: Sendable, Hashable, Codable {
   /// Replicated addresses with prefix length, such as `5.5.5.5/24`.
   public var addresses: [String]
   public var uplinks: [Uplink]
+  public var linkSecurity: LinkSecurity
+  /// When this engine's own certificate ends, such as `2027-03-01T12:00:00Z`; missing without TLS.
+  public var certificateExpires: String?
+  /// The same of the authority.
+  public var authorityExpires: String?
   /// The version of the engine.
   public var version: String
   /// Milliseconds since the engine started.
@@ -80,7 +92,8 @@ public struct StatusReport: Sendable, Hashable, Codable {
 
   public init(
     node: String, slot: UInt8, role: MastershipRole, mastership: String, lease: Lease, term: UInt64,
-    peer: Peer, arbiter: String, mode: String, addresses: [String], uplinks: [Uplink], version: String,
+    peer: Peer, arbiter: String, mode: String, addresses: [String], uplinks: [Uplink],
+    linkSecurity: LinkSecurity, certificateExpires: String?, authorityExpires: String?, version: String,
     uptimeMilliseconds: Int64
   ) {
     self.node = node
@@ -94,12 +107,18 @@ public struct StatusReport: Sendable, Hashable, Codable {
     self.mode = mode
     self.addresses = addresses
     self.uplinks = uplinks
+    self.linkSecurity = linkSecurity
+    self.certificateExpires = certificateExpires
+    self.authorityExpires = authorityExpires
     self.version = version
     self.uptimeMilliseconds = uptimeMilliseconds
   }
 
   private enum CodingKeys: String, CodingKey {
     case node, slot, role, mastership, lease, term, peer, arbiter, mode, addresses, uplinks, version
+    case linkSecurity = "link_security"
+    case certificateExpires = "certificate_expires"
+    case authorityExpires = "ca_expires"
     case uptimeMilliseconds = "uptime_ms"
   }
 }

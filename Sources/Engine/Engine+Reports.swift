@@ -38,6 +38,9 @@ extension Engine {
       arbiter: configuration.mastership.arbiter.rawValue, mode: configuration.mode.rawValue,
       addresses: configuration.addresses.map(\.description),
       uplinks: [StatusReport.Uplink(name: uplink.name, running: uplinkCarrier.isRunning)],
+      linkSecurity: linkCredentials == nil ? .insecure : .tls,
+      certificateExpires: linkCredentials.map { UTC.text($0.certificateEnd) },
+      authorityExpires: linkCredentials.map { UTC.text($0.authorityEnd) },
       version: Self.version, uptimeMilliseconds: (Self.now() - startedAt).milliseconds)
   }
 
@@ -141,6 +144,7 @@ extension Engine {
 
     let counts = node.statistics
     add("kkcm", "link_sessions", counts.linkSessions, "links")
+    add("kkcm", "connections_refused", link.refusalCount, "connections")
     add("kkcm", "records_received", counts.recordsReceived, "records")
     add("kkcm", "records_stale", counts.staleRecords, "records")
     add("kkcm", "records_unacknowledged", now.unacknowledgedRecords, "records")

@@ -98,7 +98,8 @@ extension Engine {
 
   // MARK: A new configuration
 
-  func takeOver(_ new: Configuration) {
+  /// - Parameter credentials: what the files that `new` names for the link hold.
+  func takeOver(_ new: Configuration, _ credentials: LinkCredentials?) {
     let changes = configuration.changes(to: new)
     if changes.isEmpty { logger.info("configuration read again: nothing has changed") }
     for key in changes.atOnce { logger.notice("configuration read again: \(key) has changed") }
@@ -111,6 +112,16 @@ extension Engine {
     if new.log.level != configuration.log.level { changeLogLevel(to: new.log.level) }
     configuration.onApplicationFailure = new.onApplicationFailure
     configuration.debug = new.debug
+    // From plain text to TLS, or back, is a restart: the two REs must do it at the same time.
+    if let credentials, linkCredentials != nil {
+      configuration.link.security = new.link.security
+      linkCredentials = credentials
+      link.use(credentials)
+      logger.info(
+        "configuration read again: the next link uses the certificate that ends at \(UTC.text(credentials.certificateEnd))"
+      )
+      warnOfLinkSecurity()
+    }
     if !new.debug {
       for layer in heldLayers { hold(layer, false) }
     }

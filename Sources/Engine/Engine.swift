@@ -47,11 +47,14 @@ public final class Engine: @unchecked Sendable {
   var store = FrameStore()
   var counters = EngineCounters()
   var link: Link!
+  /// `nil` if the link is plain text.
+  var linkCredentials: LinkCredentials?
   var control: ControlServer!
   var monitor: ReadinessMonitor!
   private var tapChannel: (any Channel)?
   private var uplinkInputs: [UplinkInput] = []
   private var ticker: RepeatedTask?
+  private var expiryWatch: RepeatedTask?
   private var isStopping = false
   private var failure: (String) -> Void = { _ in }
 
@@ -114,6 +117,11 @@ public final class Engine: @unchecked Sendable {
     self.logger = logger
     self.setLogLevel = setLogLevel
     startedAt = Self.now()
+    do throws(LinkCredentialsError) {
+      linkCredentials = try Self.credentials(for: configuration)
+    } catch {
+      throw .linkCredentials(error)
+    }
     for replicated in configuration.addresses where replicated.address.family == .v6 {
       throw .unsupported("replicated address \(replicated): IPv6 is not supported by this version")
     }
@@ -155,6 +163,14 @@ public final class Engine: @unchecked Sendable {
     endFormerConnections(formerFlows)
   }
 
+  /// Reads the files that the configuration names for the link; `nil` for a link in plain text.
+  private static func credentials(
+    for configuration: Configuration
+  ) throws(LinkCredentialsError) -> LinkCredentials? {
+    guard case .tls(let tls) = configuration.link.security else { return nil }
+    return try LinkCredentials(tls, now: time(nil))
+  }
+
   /// What an earlier run of the engine steered was replicated when it ended: the other RE has it, and may have
   /// gone on with it. What was not goes on here. The fence is shut, so that no peer hears of it.
   private func endFormerConnections(_ flows: Set<Flow>) {
@@ -186,8 +202,9 @@ public final class Engine: @unchecked Sendable {
       path: configuration.control, eventLoop: eventLoop, logger: logger, delegate: self)
     try control.start()
     link = Link(
-      delegate: self, eventLoop: eventLoop, configuration: configuration.link, slot: configuration.slot,
-      retryDelay: .nanoseconds(node.configuration.timing.reconnection.count), logger: logger)
+      delegate: self, eventLoop: eventLoop, configuration: configuration.link, credentials: linkCredentials,
+      slot: configuration.slot, retryDelay: .nanoseconds(node.configuration.timing.reconnection.count),
+      logger: logger)
     uplinkInputs = [
       UplinkInput(.addressResolution, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
         addressResolutionArrived(frame)
@@ -197,6 +214,9 @@ public final class Engine: @unchecked Sendable {
       },
     ]
     for input in uplinkInputs { input.start() }
+    expiryWatch = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .hours(24)) { [self] _ in
+      warnOfLinkSecurity()
+    }
     try link.start()
     ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in
       tick()
@@ -221,9 +241,13 @@ public final class Engine: @unchecked Sendable {
     try await eventLoop.submit { self.tapChannel = channel }.get()
   }
 
-  /// Takes over what may change while the engine runs, and warns of what else has changed.
+  /// Takes over what may change while the engine runs, and warns of what else has changed. The files of the link are
+  /// read again, for connections to come.
+  ///
+  /// - Throws: `LinkCredentialsError` if one of these files cannot be used; then nothing is taken over.
   public func reconfigure(_ new: Configuration) async throws {
-    try await eventLoop.submit { self.takeOver(new) }.get()
+    let credentials = try Self.credentials(for: new)
+    try await eventLoop.submit { self.takeOver(new, credentials) }.get()
   }
 
   /// Ends in order: hands mastership over if somebody can take it; otherwise leaves connections alone, as
@@ -248,6 +272,7 @@ public final class Engine: @unchecked Sendable {
   private func finishStop() {
     let staysPrimary = node.arbiter.phase == .primary
     ticker?.cancel()
+    expiryWatch?.cancel()
     for announcement in announcements { announcement.cancel() }
     link?.stop()
     control?.close()

@@ -2,7 +2,7 @@ import Descriptors
 import Glibc
 import LinuxNetworking
 
-/// Why the engine cannot start on this machine.
+/// Why the engine cannot start.
 public enum EngineError: Error, Sendable, CustomStringConvertible {
   /// A privilege is missing.
   case notPermitted(SystemError)
@@ -10,6 +10,8 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
   case unavailable(SystemError)
   case packetFilter(PacketFilterError)
   case unsupported(String)
+  /// A file that `link.tls` names cannot be used.
+  case linkCredentials(LinkCredentialsError)
 
   init(_ error: SystemError) {
     self = error.code == EPERM || error.code == EACCES ? .notPermitted(error) : .unavailable(error)
@@ -21,13 +23,16 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
     case .unavailable(let error): "\(error)"
     case .packetFilter(let error): "packet filter: \(error)"
     case .unsupported(let what): what
+    case .linkCredentials(let error): "\(error)"
     }
   }
 
-  /// What `jsrd` ends with (sysexits.h): 77 for a missing privilege, 69 for anything else that is not there.
+  /// What `jsrd` ends with (sysexits.h): 77 for a missing privilege, 78 for what the configuration names and cannot be
+  /// used, 69 for anything else that is not there.
   public var exitStatus: Int32 {
     switch self {
     case .notPermitted: EX_NOPERM
+    case .linkCredentials: EX_CONFIG
     case .unavailable, .packetFilter, .unsupported: EX_UNAVAILABLE
     }
   }

@@ -18,6 +18,7 @@ extension Configuration {
       ("log.level", log.level == new.log.level),
       ("on-application-failure", onApplicationFailure == new.onApplicationFailure),
       ("debug", debug == new.debug),
+      ("link.tls", link.security.isTLS != new.link.security.isTLS || link.security == new.link.security),
     ]
     let afterRestart: [(String, Bool)] = [
       ("node", node == new.node), ("slot", slot == new.slot),
@@ -25,6 +26,7 @@ extension Configuration {
       ("link.connect", link.connect == new.link.connect),
       ("link.min-version", link.versions.lowerBound == new.link.versions.lowerBound),
       ("link.max-version", link.versions.upperBound == new.link.versions.upperBound),
+      ("link.insecure", link.security.isTLS == new.link.security.isTLS),
       ("addresses", addresses == new.addresses), ("uplinks", uplinks == new.uplinks),
       ("mastership.arbiter", mastership.arbiter == new.mastership.arbiter),
       ("mastership.priority", mastership.priority == new.mastership.priority),
@@ -40,4 +42,8 @@ extension Configuration {
     func different(_ keys: [(String, Bool)]) -> [String] { keys.filter { !$0.1 }.map(\.0) }
     return Changes(atOnce: different(atOnce), afterRestart: different(afterRestart))
   }
+}
+
+extension Configuration.LinkSecurity {
+  fileprivate var isTLS: Bool { self != .insecure }
 }

@@ -28,7 +28,7 @@ extension Configuration {
         && $0.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
     }
     slot = UInt8(try root.require("slot").integer(in: 0...1))
-    link = try Link(root.requireSection("link"))
+    link = try Link(root.requireSection("link"), slot: slot)
     addresses = try Self.addresses(root.require("addresses"))
     uplinks = try Self.uplinks(root.require("uplinks"))
     mastership = try Mastership(root.takeSection("mastership"))
@@ -174,7 +174,8 @@ extension ConfigurationSection {
 }
 
 extension Configuration.Link {
-  fileprivate init(_ section: ConfigurationSection) throws(ConfigurationError) {
+  /// - Parameter slot: of this routing engine, for names that are not given.
+  fileprivate init(_ section: ConfigurationSection, slot: UInt8) throws(ConfigurationError) {
     var section = section
     let listenValue = try section.require("listen")
     listen = try listenValue.endpoint()
@@ -186,21 +187,27 @@ extension Configuration.Link {
     guard listen != connect else {
       throw connectValue.wrong("must be the other routing engine's address, not this one's, \(listen)")
     }
-    let insecureValue = section.take("insecure")
-    let isInsecure = try insecureValue?.truth() ?? false
-    if let tls = section.take("tls") {
-      guard insecureValue == nil else { throw tls.wrong("cannot be given together with link.insecure") }
-      throw tls.wrong(
-        "TLS is not supported by this version; use a link that nobody else can reach, and insecure: true")
+    let insecure = section.take("insecure")
+    if section.has("tls"), let insecure {
+      throw insecure.wrong("cannot be given together with link.tls")
     }
-    guard isInsecure else {
+    if let tls = try section.takeSection("tls") {
+      security = .tls(try Configuration.LinkTLS(tls, slot: slot))
+    } else if let insecure {
+      guard try insecure.truth() else {
+        throw insecure.wrong(
+          "can only be true; for a link that is not insecure, leave it out and give link.tls")
+      }
+      security = .insecure
+    } else {
       throw ConfigurationError(
-        file: section.file, line: section.line, key: "link.insecure",
-        message: "must be true: this version has no TLS, so the link must be one that nobody else can reach")
+        file: section.file, line: section.line, key: "link.tls",
+        message:
+          "is missing: jsrctl link-keys new DIRECTORY makes what it names; or insecure: true for a link "
+          + "in plain text, which must be one that nobody else can reach")
     }
-    insecure = true
     versions = try Self.versions(&section)
-    try section.finish(known: ["listen", "connect", "insecure", "tls", "min-version", "max-version"])
+    try section.finish(known: ["listen", "connect", "tls", "insecure", "min-version", "max-version"])
   }
 
   private static func versions(
@@ -215,6 +222,24 @@ extension Configuration.Link {
       throw highestValue!.wrong("must not be lower than link.min-version, \(lowest)")
     }
     return UInt16(lowest)...UInt16(highest)
+  }
+}
+
+extension Configuration.LinkTLS {
+  fileprivate init(_ section: ConfigurationSection, slot: UInt8) throws(ConfigurationError) {
+    var section = section
+    certificate = try section.require("certificate").path()
+    key = try section.require("key").path()
+    ca = try section.require("ca").path()
+    name = try section.take("name")?.hostName() ?? "re\(slot)"
+    let peerValue = section.take("peer")
+    peer = try peerValue?.hostName() ?? "re\(1 - slot)"
+    guard name != peer else {
+      throw ConfigurationError(
+        file: section.file, line: peerValue?.line ?? section.line, key: "link.tls.peer",
+        message: "must be the other routing engine's name, not this one's, \(name) (link.tls.name)")
+    }
+    try section.finish(known: ["certificate", "key", "ca", "name", "peer"])
   }
 }
 

@@ -10,19 +10,49 @@ public struct Configuration: Sendable, Hashable {
     public var listen: Endpoint
     /// Where the other one does.
     public var connect: Endpoint
-    /// The link is neither encrypted nor authenticated: whoever reaches its port can speak.
-    public var insecure: Bool
+    public var security: LinkSecurity
     /// What may be spoken on the link, within `LinkVersion.supported`.
     public var versions: ClosedRange<UInt16>
 
     public init(
-      listen: Endpoint, connect: Endpoint, insecure: Bool,
+      listen: Endpoint, connect: Endpoint, security: LinkSecurity,
       versions: ClosedRange<UInt16> = LinkVersion.supported
     ) {
       self.listen = listen
       self.connect = connect
-      self.insecure = insecure
+      self.security = security
       self.versions = versions
+    }
+  }
+
+  /// How the two engines know that they speak to each other.
+  public enum LinkSecurity: Sendable, Hashable {
+    /// Each proves its name with a certificate; what they say is encrypted.
+    case tls(LinkTLS)
+    /// Not at all: the link is plain text, and whoever reaches its port can speak.
+    case insecure
+  }
+
+  /// The files, all in PEM, with which this routing engine proves its name and judges the other's. Their paths are
+  /// absolute, or relative to the working directory.
+  public struct LinkTLS: Sendable, Hashable {
+    /// This routing engine's certificate, and behind it those that lead to the authority, if there are any.
+    public var certificate: String
+    /// The private key of the certificate.
+    public var key: String
+    /// The certificates of the authorities that the other routing engine's certificate may come from.
+    public var ca: String
+    /// The DNS name that this routing engine's certificate must carry.
+    public var name: String
+    /// The DNS name that the other one's must carry.
+    public var peer: String
+
+    public init(certificate: String, key: String, ca: String, name: String, peer: String) {
+      self.certificate = certificate
+      self.key = key
+      self.ca = ca
+      self.name = name
+      self.peer = peer
     }
   }
 

@@ -100,6 +100,24 @@ struct ConfigurationValue {
     return Endpoint(address, port)
   }
 
+  /// A path; a relative one begins at the folder of the configuration file.
+  func path() throws(ConfigurationError) -> String {
+    let text = try string("the path of a file") { !$0.hasSuffix("/") && !$0.contains("\0") }
+    guard !text.hasPrefix("/"), let slash = file.lastIndex(of: "/") else { return text }
+    return file[...slash] + text
+  }
+
+  /// A name that a certificate may carry (RFC 1123, section 2.1), in lower case.
+  func hostName() throws(ConfigurationError) -> String {
+    try string("a DNS name such as re1 or re1.example.net") { name in
+      name.utf8.count <= 253
+        && name.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
+          (1...63).contains(label.utf8.count) && label.first != "-" && label.last != "-"
+            && label.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") }
+        }
+    }.lowercased()
+  }
+
   /// The elements of a list, each with its own line.
   func list(_ expected: String) throws(ConfigurationError) -> [ConfigurationValue] {
     guard case .sequence(let sequence) = node else { throw wrong("must be a list of \(expected)") }

@@ -10,7 +10,7 @@ struct Jsrctl: ParsableCommand {
       """,
     subcommands: [
       Show.self, Request.self, Unreplicate.self, Set.self, Get.self, Log.self, Debug.self, Monitor.self,
-      Top.self,
+      Top.self, LinkKeys.self,
     ])
 
   @OptionGroup var engine: EngineOptions

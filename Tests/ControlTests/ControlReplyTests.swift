@@ -8,8 +8,10 @@ struct ControlReplyTests {
 
   static let status = StatusReport(
     node: "re0", slot: 0, role: .primary, mastership: "primary, peer in step", lease: .timed, term: 4,
-    peer: .init(node: "re1", slot: 1, linkUp: true, linkVersion: 2, role: .secondary, inStep: true), arbiter: "pair",
+    peer: .init(node: "re1", slot: 1, linkUp: true, linkVersion: 2, role: .secondary, inStep: true),
+    arbiter: "pair",
     mode: "overlap", addresses: ["5.5.5.5/24"], uplinks: [.init(name: "eth0", running: true)],
+    linkSecurity: .tls, certificateExpires: "2027-03-01T12:00:00Z", authorityExpires: "2046-03-01T12:00:00Z",
     version: "0.1", uptimeMilliseconds: 12_345)
 
   static func socket(_ index: UInt32) -> SocketReport {
@@ -91,9 +93,10 @@ struct ControlReplyTests {
         """#)
     #expect(
       try ControlReply.Body.status(Self.status).document() == #"""
-        {"addresses":["5.5.5.5/24"],"arbiter":"pair","lease":"timed","mastership":"primary, peer in step",\#
-        "mode":"overlap","node":"re0","peer":{"in_step":true,"link_up":true,"link_version":2,"node":"re1",\#
-        "role":"secondary","slot":1},"role":"primary","slot":0,"term":4,"uplinks":[{"name":"eth0","running":true}],\#
+        {"addresses":["5.5.5.5/24"],"arbiter":"pair","ca_expires":"2046-03-01T12:00:00Z",\#
+        "certificate_expires":"2027-03-01T12:00:00Z","lease":"timed","link_security":"tls",\#
+        "mastership":"primary, peer in step","mode":"overlap","node":"re0","peer":{"in_step":true,"link_up":true,\#
+        "link_version":2,"node":"re1","role":"secondary","slot":1},"role":"primary","slot":0,"term":4,"uplinks":[{"name":"eth0","running":true}],\#
         "uptime_ms":12345,"version":"0.1"}
         """#)
     #expect(

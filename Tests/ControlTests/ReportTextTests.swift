@@ -52,6 +52,9 @@ struct ReportTextTests {
     let lines = ControlReplyTests.status.text.split(separator: "\n")
     #expect(lines.contains("node        re0 (slot 0)"))
     #expect(lines.contains("peer        re1 (slot 1), link up (version 2), secondary, in step"))
+    #expect(
+      lines.contains("link        TLS, certificate until 2027-03-01T12:00:00Z, CA until 2046-03-01T12:00:00Z")
+    )
     #expect(lines.contains("uplinks     eth0 (running)"))
     #expect(lines.contains("uptime      12 s"))
   }

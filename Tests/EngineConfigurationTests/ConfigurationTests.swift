@@ -37,7 +37,7 @@ struct ConfigurationTests {
     #expect(configuration.slot == 0)
     #expect(configuration.link.listen == Endpoint(IPAddress("10.77.0.1")!, 7000))
     #expect(configuration.link.connect == Endpoint(IPAddress("10.77.0.2")!, 7000))
-    #expect(configuration.link.insecure)
+    #expect(configuration.link.security == .insecure)
     #expect(configuration.link.versions == 1...2)
     #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24"])
     #expect(configuration.uplinks == ["eth0"])
@@ -69,7 +69,7 @@ struct ConfigurationTests {
       link:
         listen: "[2001:db8::2]:7000"
         connect: "[2001:db8::1]:7001"
-        insecure: true
+        tls: { certificate: keys/b.pem, key: /etc/b.key, ca: ca.pem, name: B.example.net, peer: a }
         min-version: 1
         max-version: 1
       addresses: [ 5.5.5.5/24, "2001:db8:5::5/64" ]
@@ -90,6 +90,11 @@ struct ConfigurationTests {
     #expect(configuration.link.listen == Endpoint(IPAddress("2001:db8::2")!, 7000))
     #expect(configuration.link.connect == Endpoint(IPAddress("2001:db8::1")!, 7001))
     #expect(configuration.link.versions == 1...1)
+    #expect(
+      configuration.link.security
+        == .tls(
+          Configuration.LinkTLS(
+            certificate: "keys/b.pem", key: "/etc/b.key", ca: "ca.pem", name: "b.example.net", peer: "a")))
     #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24", "2001:db8:5::5/64"])
     #expect(configuration.mastership.priority == 90)
     #expect(configuration.mastership.keepalive.interval == .milliseconds(20))
@@ -137,6 +142,7 @@ struct ConfigurationTests {
     ("link.connect", smallest("10.77.0.2:7000", "10.77.0.2:7001"), false),
     ("link.min-version", smallest("  insecure", "  min-version: 2\n  insecure"), false),
     ("link.max-version", smallest("  insecure", "  max-version: 1\n  insecure"), false),
+    ("link.insecure", smallest("insecure: true", "tls: { certificate: a, key: b, ca: c }"), false),
     ("addresses", smallest("5.5.5.5/24", "5.5.5.6/24"), false),
     ("uplinks", smallest("eth0", "eth1"), false),
     ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
@@ -168,6 +174,24 @@ struct ConfigurationTests {
     for (key, yaml, _) in Self.changes { #expect(try Self.read(yaml) != old, "\(key)") }
     // A field that is added to the configuration belongs into `changes` as well.
     #expect(Mirror(reflecting: old).children.count == 13)
+  }
+
+  @Test("finds the files of the link where the file itself is, and each name by the slot")
+  func linkFiles() throws {
+    let yaml = Self.tls("certificate: a, key: ../b, ca: /c")
+    let here = try Configuration(yaml: yaml, file: "/etc/jsr/jsrd.yaml")
+    #expect(
+      here.link.security
+        == .tls(
+          Configuration.LinkTLS(
+            certificate: "/etc/jsr/a", key: "/etc/jsr/../b", ca: "/c", name: "re0", peer: "re1")))
+    let other = try Self.read(yaml.replacing("slot: 0", with: "slot: 1"))
+    #expect(
+      other.link.security
+        == .tls(Configuration.LinkTLS(certificate: "a", key: "../b", ca: "/c", name: "re1", peer: "re0")))
+    // The files may be others while the engine runs.
+    let changes = try Self.read(yaml).changes(to: try Self.read(yaml.replacing("/c", with: "/d")))
+    #expect(changes.atOnce == ["link.tls"] && changes.afterRestart.isEmpty)
   }
 
   // MARK: - What is wrong
@@ -217,11 +241,14 @@ struct ConfigurationTests {
       says: "is missing"),
     Mistake("no uplinks", smallest("uplinks: [ eth0 ]\n", ""), line: 1, key: "uplinks", says: "is missing"),
     Mistake(
-      "neither tls nor insecure", smallest("  insecure: true\n", ""), line: 3, key: "link.insecure",
-      says: "must be true"),
+      "neither tls nor insecure", smallest("  insecure: true\n", ""), line: 3, key: "link.tls",
+      says: "is missing: jsrctl link-keys new DIRECTORY makes what it names; or insecure: true"),
     Mistake(
-      "insecure denied", smallest("insecure: true", "insecure: false"), line: 3, key: "link.insecure",
-      says: "must be true"),
+      "insecure denied", smallest("insecure: true", "insecure: false"), line: 6, key: "link.insecure",
+      says: "can only be true"),
+    Mistake("no certificate", tls("key: b, ca: c"), line: 6, key: "link.tls.certificate", says: "is missing"),
+    Mistake("no key", tls("certificate: a, ca: c"), line: 6, key: "link.tls.key", says: "is missing"),
+    Mistake("no ca", tls("certificate: a, key: b"), line: 6, key: "link.tls.ca", says: "is missing"),
     Mistake("no value", smallest("node: re0", "node:"), line: 1, key: "node", says: "there is no value"),
   ]
 
@@ -326,12 +353,6 @@ struct ConfigurationTests {
 
   static let unsupported: [Mistake] = [
     Mistake(
-      "tls", smallest("insecure: true", "tls: { certificate: a.pem, key: a.key, ca: ca.pem }"), line: 6,
-      key: "link.tls", says: "TLS is not supported by this version"),
-    Mistake(
-      "tls and insecure", smallest("  insecure: true", "  insecure: true\n  tls: { ca: a }"), line: 7,
-      key: "link.tls", says: "cannot be given together with link.insecure"),
-    Mistake(
       "arbiter etcd", behind: "mastership:\n  arbiter: etcd", line: 10, key: "mastership.arbiter",
       says: "etcd is not supported by this version, use pair"),
     Mistake(
@@ -342,7 +363,29 @@ struct ConfigurationTests {
       says: "exactly one uplink, not 2"),
   ]
 
+  static func tls(_ keys: String) -> String { smallest("insecure: true", "tls: { \(keys) }") }
+
   static let values: [Mistake] = [
+    Mistake(
+      "tls and insecure", smallest("  insecure: true", "  insecure: true\n  tls: { ca: a }"), line: 6,
+      key: "link.insecure", says: "cannot be given together with link.tls"),
+    Mistake(
+      "a word for tls", smallest("insecure", "tls"), line: 6, key: "link.tls", says: "must be a mapping"),
+    Mistake(
+      "a folder for a key", tls("certificate: a, key: b/, ca: c"), line: 6, key: "link.tls.key",
+      says: "the path of a file"),
+    Mistake(
+      "a name that is none", tls("certificate: a, key: b, ca: c, peer: re_1"), line: 6, key: "link.tls.peer",
+      says: "a DNS name such as re1"),
+    Mistake(
+      "a name that any certificate has", tls("certificate: a, key: b, ca: c, peer: '*'"), line: 6,
+      key: "link.tls.peer", says: "a DNS name such as re1"),
+    Mistake(
+      "the own name", tls("certificate: a, key: b, ca: c, name: RE1"), line: 6, key: "link.tls.peer",
+      says: "must be the other routing engine's name"),
+    Mistake(
+      "unknown key in tls", tls("certificate: a, key: b, ca: c, version: 1.2"), line: 6,
+      key: "link.tls.version", says: "is not known"),
     Mistake("a node with a blank", smallest("re0", "\"re 0\""), line: 1, key: "node", says: "must be a name"),
     Mistake(
       "a long node", smallest("re0", String(repeating: "x", count: 65)), line: 1, key: "node",

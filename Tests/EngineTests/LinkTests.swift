@@ -182,8 +182,8 @@ private final class Bench: Sendable {
       let new = Witness()
       let link = Link(
         delegate: new, eventLoop: loop,
-        configuration: Configuration.Link(listen: endpoint, connect: endpoint, insecure: true),
-        slot: 1, retryDelay: .milliseconds(100), logger: logger)
+        configuration: Configuration.Link(listen: endpoint, connect: endpoint, security: .insecure),
+        credentials: nil, slot: 1, retryDelay: .milliseconds(100), logger: logger)
       new.link = link
       witness.value = new
       try link.start()

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 /// What the programs say to a command line that they cannot work with.
@@ -42,6 +43,9 @@ import Testing
     Mistake("jsrctl debug hold-acks prl", names: "state"),
     Mistake("jsrctl top --interval 0", names: "--interval"),
     Mistake("jsrctl top --count 0", names: "--count"),
+    Mistake("jsrctl link-keys new", names: "directory"),
+    Mistake("jsrctl link-keys new /nonexistent --names re0", names: "two different DNS names"),
+    Mistake("jsrctl link-keys renew /nonexistent --days 0", names: "--days"),
     Mistake("jsrctl dance", names: "dance"),
     Mistake("jsrd", names: "--config"),
     Mistake("jsrd --config", names: "--config"),
@@ -85,6 +89,27 @@ import Testing
     let run = try Run("jsrd", ["--config", "/nonexistent/jsrd.yaml"])
     #expect(run.status == 78)
     #expect(run.errors == "jsrd: /nonexistent/jsrd.yaml: cannot be opened: No such file or directory\n")
+  }
+
+  @Test("jsrctl link-keys makes keys that are not there yet, and says where they belong")
+  func linkKeys() throws {
+    let folder = FileManager.default.temporaryDirectory.path + "/jsr-keys-\(UInt32.random(in: 0 ... .max))"
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let made = try Run("jsrctl", ["link-keys", "new", folder + "/", "--names", "left,right", "--days", "9"])
+    #expect(made.status == 0 && made.errors.isEmpty, "\(made.errors)")
+    #expect(
+      made.output.contains(
+        "tls: { certificate: left.pem, key: left.key, ca: ca.pem, name: left, peer: right }"))
+    let files = try FileManager.default.contentsOfDirectory(atPath: folder)
+    #expect(Set(files) == ["ca.pem", "ca.key", "left.pem", "left.key", "right.pem", "right.key"])
+    let again = try Run("jsrctl", ["link-keys", "new", folder, "--names", "left,right"])
+    #expect(again.status == 1 && again.output.isEmpty)
+    #expect(again.errors.hasPrefix("jsrctl: \(folder)/ca.pem is there already"), "\(again.errors)")
+    let renewed = try Run("jsrctl", ["link-keys", "renew", folder, "--names", "left,right"])
+    #expect(renewed.status == 0 && renewed.output.contains("right.pem right.key"), "\(renewed.errors)")
+    let lost = try Run("jsrctl", ["link-keys", "renew", folder + "/nonexistent"])
+    #expect(lost.status == 1)
+    #expect(lost.errors == "jsrctl: cannot open \(folder)/nonexistent/ca.pem: No such file or directory\n")
   }
 
   @Test("tells what it takes when it is asked", arguments: ["jsrctl", "jsrd", "jsrutil", "jsrpeer"])

@@ -11,7 +11,10 @@ import Packet
 struct ConfigurationText {
   private static let values: [(before: String, value: String)] = [
     ("node: ", "re0"), ("\nslot: ", "0"), ("\nlink:\n  listen: ", "10.77.0.1:7000"),
-    ("\n  connect: ", "10.77.0.2:7000"), ("\n  insecure: ", "true"), ("\naddresses: ", "[ 5.5.5.5/24 ]"),
+    ("\n  connect: ", "10.77.0.2:7000"), ("\n  tls:\n    certificate: ", "re0.pem"),
+    ("\n    key: ", "re0.key"),
+    ("\n    ca: ", "ca.pem"), ("\n    name: ", "re0"), ("\n    peer: ", "re1"),
+    ("\naddresses: ", "[ 5.5.5.5/24 ]"),
     ("\nuplinks: ", "[ eth0 ]"), ("\nmastership:\n  arbiter: ", "pair"), ("\n  priority: ", "100"),
     ("\n  keepalive:\n    interval: ", "100ms"), ("\n    misses: ", "3"),
     ("\ncontrol: ", "/run/jsr/jsrd.sock"),
@@ -56,7 +59,11 @@ struct ConfigurationText {
 
   private static func check(_ configuration: Configuration) {
     precondition((1...64).contains(configuration.node.utf8.count) && configuration.slot <= 1)
-    precondition(configuration.link.insecure && configuration.link.listen != configuration.link.connect)
+    precondition(configuration.link.listen != configuration.link.connect)
+    if case .tls(let tls) = configuration.link.security {
+      precondition(
+        tls.name != tls.peer && ![tls.certificate, tls.key, tls.ca, tls.name, tls.peer].contains(""))
+    }
     precondition(!configuration.addresses.isEmpty && configuration.uplinks.count == 1)
     precondition(configuration.uplinks.allSatisfy { (1...15).contains($0.utf8.count) })
     for address in configuration.addresses {

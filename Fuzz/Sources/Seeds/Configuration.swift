@@ -14,7 +14,7 @@ extension Seeds {
     let full = """
       node: re1
       slot: 1
-      link: { listen: "[2001:db8::2]:7000", connect: "[2001:db8::1]:7000", insecure: true }
+      link: { listen: "[2001:db8::2]:7000", connect: "[2001:db8::1]:7000", tls: { certificate: c/re1.pem, key: re1.key, ca: /ca.pem, name: b, peer: a } }
       addresses:
         - 5.5.5.5/24
         - 2001:db8::5/64
@@ -41,7 +41,7 @@ extension Seeds {
     let wrong = [
       "", "\n", "#\n", "[]", "- a\n- b\n", "node: [", "a: b: c", "node: re0\nnode: re1\n", "? [a]\n: b\n",
       "node: &a re0\nslot: *a\n", "node: !!int 7\n", "--- a\n--- b\n", "node: |\n  re0\n", "\tnode: re0\n",
-      "link: { tls: { certificate: a } }\n", "%YAML 1.2\n---\nnode: re0\n",
+      "link: { tls: { certificate: a, key: b } }\n", "%YAML 1.2\n---\nnode: re0\n",
     ]
     let changed = [
       smallest + "colour: blue\n", smallest + "timeouts: { prl: 1h }\n", smallest + "limits: { record: 1 }\n",
@@ -54,6 +54,6 @@ extension Seeds {
       "{}", "[ a, a ]", "re0", "1.2.3.4:0", "[::1]:70000", "[ 0.0.0.0/0 ]", "[ 5.5.5.5/33 ]", "/",
     ]
     return ([smallest, full] + wrong + changed).map { Array($0.utf8) }
-      + values.flatMap { value in (UInt8(0)..<23).map { [0x80 + $0] + Array(value.utf8) } }
+      + values.flatMap { value in (UInt8(0)..<27).map { [0x80 + $0] + Array(value.utf8) } }
   }
 }

@@ -3,6 +3,12 @@ extension StatusReport {
   public var text: String {
     let contact = peer.linkUp ? "link up" + (peer.linkVersion.map { " (version \($0))" } ?? "") : "link down"
     let step = peer.inStep ? "in step" : "not in step"
+    let security =
+      switch linkSecurity {
+      case .tls:
+        "TLS, certificate until \(certificateExpires ?? "unknown"), CA until \(authorityExpires ?? "unknown")"
+      case .insecure: "insecure: plain text"
+      }
     let facts: [(String, String)] = [
       ("node", "\(node) (slot \(slot))"),
       ("role", role.rawValue),
@@ -10,6 +16,7 @@ extension StatusReport {
       ("lease", lease.rawValue),
       ("term", "\(term)"),
       ("peer", "\(peer.node ?? "unknown") (slot \(peer.slot)), \(contact), \(peer.role.rawValue), \(step)"),
+      ("link", security),
       ("arbiter", arbiter),
       ("mode", mode),
       ("addresses", addresses.joined(separator: ", ")),

@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import NIOCore
 import Packet
@@ -13,6 +14,18 @@ extension Engine: LinkDelegate {
   func linkEnded(_ ending: LinkEnding) {
     node.linkClosed(ending, now: Self.now())
     settle()
+  }
+
+  /// Warns of what an operator should change about the protection of the link.
+  func warnOfLinkSecurity() {
+    guard let linkCredentials else {
+      return logger.warning(
+        "link.insecure: the inter-RE link is plain text, and whoever reaches its port can speak for the other RE"
+      )
+    }
+    for warning in linkCredentials.warnings + linkCredentials.expiryWarnings(now: time(nil)) {
+      logger.warning("\(warning)")
+    }
   }
 
   func linkBatchEnded() { settle() }

@@ -105,6 +105,8 @@ extension LabSuite {
         let relay = try await SplittingRelay(in: lab, seed: seed)
         var configuration = EngineConfiguration()
         configuration.relayPort = SplittingRelay.port
+        // What is cut is records; once it is records of TLS, and what comes out of these.
+        configuration.insecure = seed == 1
         let pair = try await EnginePair(in: lab, configuration: configuration, servers: [])
         let traffic = try await WatchedTraffic(
           pair, connections: 3, ["-m", "0", "-l", "3000", "-w", "2", "--quiet"])

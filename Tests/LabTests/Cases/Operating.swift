@@ -232,7 +232,7 @@ extension LabSuite {
         _ = try await done(engine, "debug hold-acks prl on")
         _ = try await done(engine, "set sdrl.timeout 7s")
 
-        let text = configuration.text(for: .re0)
+        let text = try configuration.text(for: .re0)
         try engine.reconfigure(text + "nonsense: 1\n")
         try await engine.engine.waitForLine(
           containing: "configuration not read again, all stays as it was", within: .seconds(5))

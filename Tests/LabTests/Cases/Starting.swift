@@ -22,24 +22,28 @@ extension LabSuite {
       return result
     }
 
-    private let good = EngineConfiguration().text(for: .re0)
+    private var good: String { get throws { try EngineConfiguration().text(for: .re0) } }
 
     @Test("wrong configuration: status 78, and one line with file, line and key", .timeLimit(.minutes(1)))
     func wrongConfiguration() async throws {
-      let unknown = try await end("unknown-key", configuration: good + "colour: blue\n")
+      let unknown = try await end("unknown-key", configuration: try good + "colour: blue\n")
       #expect(unknown.end == .exited(78))
       #expect(unknown.errors.count == 1 && unknown.errors[0].hasPrefix("jsrd: FILE:"), "\(unknown.errors)")
       #expect(unknown.errors.first?.contains("colour") == true)
 
-      let secure = good.replacing("insecure: true", with: "tls: { certificate: a, key: b, ca: c }")
-      let tls = try await end("tls", configuration: secure)
-      #expect(tls.end == .exited(78))
-      #expect(tls.errors.count == 1 && tls.errors[0].contains("link.tls"), "\(tls.errors)")
+      let keys = try LinkKeyFiles.shared
+      let absent = try await end(
+        "no-key", configuration: try good.replacing("\(keys)/re0.key", with: "/nonexistent/re0.key"))
+      #expect(absent.end == .exited(78))
+      #expect(
+        absent.errors == [
+          "jsrd: link.tls.key: /nonexistent/re0.key: cannot be opened: No such file or directory"
+        ])
     }
 
     @Test("missing device: status 69, and one line that names it", .timeLimit(.minutes(1)))
     func missingDevice() async throws {
-      let other = good.replacing("[ eth0 ]", with: "[ eth77 ]")
+      let other = try good.replacing("[ eth0 ]", with: "[ eth77 ]")
       let missing = try await end("missing-uplink", configuration: other)
       #expect(missing.end == .exited(69))
       #expect(missing.errors.count == 1 && missing.errors[0].contains("eth77"), "\(missing.errors)")
@@ -48,7 +52,7 @@ extension LabSuite {
     @Test("missing privilege: status 77, and one line that names it", .timeLimit(.minutes(1)))
     func missingPrivilege() async throws {
       let unprivileged = try await end(
-        "no-privilege", configuration: good,
+        "no-privilege", configuration: try good,
         prefix: ["setpriv", "--inh-caps=-net_admin,-net_raw", "--bounding-set=-net_admin,-net_raw"])
       #expect(unprivileged.end == .exited(77))
       #expect(

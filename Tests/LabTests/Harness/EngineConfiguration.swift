@@ -15,6 +15,12 @@ struct EngineConfiguration: Sendable {
 
   /// `link.min-version` and `link.max-version`; `nil` for all that the engine speaks.
   var linkVersions: ClosedRange<Int>?
+  /// Where the keys of the link are; `nil` for those that all labs share.
+  var keys: String?
+  /// The name in this engine's certificate; `nil` for the usual one.
+  var certificateName: String?
+  /// The link is plain text.
+  var insecure = false
 
   /// What becomes of the sockets of an application that dies.
   enum ApplicationFailurePolicy: String, Sendable, CaseIterable { case switchover, close }
@@ -23,15 +29,18 @@ struct EngineConfiguration: Sendable {
   var onApplicationFailure: ApplicationFailurePolicy?
 
   /// The file for one engine; re0 has the higher priority and starts as primary.
-  func text(for node: Node) -> String {
+  func text(for node: Node) throws -> String {
     let isFirst = node == .re0
+    let keys = try keys ?? LinkKeyFiles.shared
+    let files = "certificate: \(keys)/\(node).pem, key: \(keys)/\(node).key, ca: \(keys)/ca.pem"
+    let tls = "tls: { \(files)\(certificateName.map { ", name: \($0)" } ?? "") }"
     return """
       node: \(node.rawValue)
       slot: \(isFirst ? 0 : 1)
       link:
         listen: \(isFirst ? "10.77.0.1" : "10.77.0.2"):7000
         connect: \(isFirst ? "10.77.0.2:7000" : relayPort.map { "10.77.0.2:\($0)" } ?? "10.77.0.1:7000")
-        insecure: true
+        \(insecure ? "insecure: true" : tls)
         \(linkVersions.map { "min-version: \($0.lowerBound)\n  max-version: \($0.upperBound)" } ?? "")
       addresses: [ 5.5.5.5/24 ]
       uplinks: [ eth0 ]

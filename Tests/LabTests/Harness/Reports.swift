@@ -9,6 +9,8 @@ struct StatusReport: Decodable, Sendable {
   let role: String
   let lease: String
   let peer: Peer
+  let linkSecurity: String
+  let certificateExpires: String?
 }
 
 /// Of `show sockets`.

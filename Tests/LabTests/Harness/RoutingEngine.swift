@@ -61,6 +61,9 @@ final class RoutingEngine: Sendable {
   /// Configures the engine otherwise from its next start on.
   func configure(_ configuration: EngineConfiguration) { state.withLock { $0.configuration = configuration } }
 
+  /// What the engine was told when it was started.
+  var configurationText: String { get throws { try state.withLock { $0.configuration }.text(for: node) } }
+
   private var configurationPath: String { "\(lab.directory)/\(node).yaml" }
 
   /// Starts jsrd and waits until its control socket answers.
@@ -68,8 +71,7 @@ final class RoutingEngine: Sendable {
   /// - Parameter prefix: A command that runs jsrd, and becomes it.
   func startEngine(behind prefix: [String] = []) async throws {
     let path = configurationPath
-    let configuration = state.withLock { $0.configuration }
-    try configuration.text(for: node).write(toFile: path, atomically: true, encoding: .utf8)
+    try configurationText.write(toFile: path, atomically: true, encoding: .utf8)
     let engine = try lab.start(
       logName("jsrd"), on: node, prefix + [Binaries.path(of: "jsrd"), "--config", path])
     state.withLock { $0.engine = engine }

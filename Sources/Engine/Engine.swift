@@ -20,7 +20,7 @@ import Replication
 /// Everything runs on one event loop. The type is `Sendable` only so that the loop's callbacks can hold it:
 /// every method but `start` and `stop` must be called on that loop.
 public final class Engine: @unchecked Sendable {
-  public static let version = "0.1.0"
+  public static let version = "0.2.0"
 
   /// Marks the frames that the engine itself sends, so that the packet filter does not steer them back.
   static let packetMark: UInt32 = 0x4a53_5201

@@ -101,6 +101,14 @@ package final class BlockingSession: Sendable {
     }
   }
 
+  package func beginRecords(
+    _ handle: Handle, within time: Duration
+  ) throws(CallFailure) -> BlockingRecords {
+    try call(.beginRecords(handle), within: time) { answer throws(JSRError) in
+      BlockingRecords(try answer.requireRecordSender(handle))
+    }
+  }
+
   package func status(of handle: Handle, within time: Duration) throws(CallFailure) -> SocketStatus {
     try call(.status(handle), within: time) { answer throws(JSRError) in
       guard case .socket(let report) = answer.body else { throw EngineAnswer.unexpected }

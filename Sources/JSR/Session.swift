@@ -154,8 +154,7 @@ public final class Session: Sendable {
   ///   before does not leave, since the peer does not read.
   public func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel {
     let answer = try await connection.call(.beginRecords(handle))
-    guard case .recordChannel(let limit) = answer.body else { throw Self.unexpected }
-    return RecordChannel(try RecordSender(handle, answer.takeSocket(), limit: limit))
+    return RecordChannel(try answer.requireRecordSender(handle))
   }
 
   /// The state of one handle of this routing engine.

@@ -3,8 +3,8 @@
  *   life select|poll|epoll primary OTHER-RE UNREPLICATE-AFTER
  *   life select|poll|epoll secondary
  *
- * The primary accepts one connection on port 16000, replicates it and echoes it to its end; after so many bytes it
- * ends the replication, unless that is 0. The secondary follows it, compares both directions, and goes on with it
+ * The primary accepts one connection on port 16000, replicates it and echoes it to its end, in records; after half of
+ * so many bytes it ends record mode, after all of them the replication, unless that is 0. The secondary follows it, compares both directions, and goes on with it
  * if it becomes primary. Messages are those of jsrpeer. Ends with status 0 if everything was as jsr.h says; every
  * check that fails is a line that names it. */
 #define _GNU_SOURCE
@@ -111,12 +111,76 @@ static void write_all(int fd, const unsigned char *bytes, size_t count) {
   }
 }
 
+static jsr_records_status news_of(jsr_records *records) {
+  jsr_records_status news;
+  EXPECT(jsr_records_news(records, &news, sizeof news), 0);
+  return news;
+}
+
+/* Gives a record, waiting in the loop that was asked for until there is room. */
+static void give(jsr_records *records, const unsigned char *bytes, size_t count) {
+  const int news = jsr_records_descriptor(records);
+  const uint64_t before = news_of(records).given;
+  uint64_t number;
+  int result;
+  while ((result = jsr_send_record(records, bytes, count, 0, &number)) == -EAGAIN) {
+    readable(&news, 1);
+    news_of(records);
+  }
+  EXPECT(result, 0);
+  CHECK(number == before + 1);
+}
+
+/* Begins record mode, of which what makes no sense is refused. */
+static jsr_records *begin(jsr_handle handle) {
+  jsr_records *records, *none;
+  EXPECT(jsr_begin_records(session, handle, &records), 0);
+  REFUSED(jsr_begin_records(session, handle, &none), EBADFD);
+  CHECK(none == NULL);
+  jsr_records_status news = news_of(records);
+  CHECK(news.state == JSR_RECORDS_OPEN && news.limit >= 65536 && !news.given && !news.safe);
+  REFUSED(jsr_records_news(records, &news, 8), EINVAL);
+  REFUSED(jsr_send_record(records, "", 0, -1, NULL), EMSGSIZE);
+  REFUSED(jsr_send_record(records, "", (size_t)news.limit + 1, -1, NULL), EMSGSIZE);
+  REFUSED(jsr_send_record(records, NULL, 1, -1, NULL), EINVAL);
+  REFUSED(jsr_wait_record(records, 1, -1), EINVAL);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    if (jsr_send_record(records, "x", 1, 0, NULL) != -ECHILD) _exit(1);
+    jsr_free_records(records), jsr_disconnect(session);
+    execl("/bin/true", "true", NULL);
+    _exit(2);
+  }
+  int status;
+  EXPECT(waitpid(child, &status, 0), child);
+  EXPECT(status, 0);
+  return records;
+}
+
+/* Ends record mode: everything was accepted, and is safe. */
+static void end(jsr_records *records) {
+  jsr_records_status news = news_of(records);
+  uint64_t accepted;
+  EXPECT(jsr_wait_record(records, news.given, 10000), 0);
+  EXPECT(jsr_end_records(records, 10000, &accepted), 0);
+  CHECK(accepted == news.given && accepted > 0);
+  news = news_of(records);
+  CHECK(news.state == JSR_RECORDS_ENDED && news.accepted == accepted && news.safe == accepted);
+  const int ended = jsr_records_descriptor(records);
+  CHECK(readable(&ended, 1) == 1);
+  REFUSED(jsr_send_record(records, "x", 1, -1, NULL), ESHUTDOWN);
+  jsr_free_records(records);
+  printf("RECORDS %" PRIu64 "\n", accepted);
+}
+
 /* Echoes until the peer closes. */
 static void serve(int fd, jsr_handle handle, struct transform t, size_t unreplicate_after) {
   static unsigned char bytes[65536];
   size_t total = 0;
   const int fds[2] = {fd, jsr_event_descriptor(session)};
   bool asked = false, closed = false;
+  jsr_records *records = handle ? begin(handle) : NULL;
   while (!closed) {
     unsigned ready = readable(fds, 2);
     if (ready & 2) {
@@ -133,9 +197,11 @@ static void serve(int fd, jsr_handle handle, struct transform t, size_t unreplic
       ssize_t n = read(fd, bytes, sizeof bytes);
       CHECK(n >= 0);
       answer(&t, bytes, (size_t)n, jsr_slot(session));
-      write_all(fd, bytes, (size_t)n);
+      if (records && n > 0) give(records, bytes, (size_t)n);
+      else write_all(fd, bytes, (size_t)n);
       total += (size_t)n;
       closed = n == 0;
+      if (records && (closed || (unreplicate_after && total >= unreplicate_after / 2))) end(records), records = NULL;
       if (handle && !asked && unreplicate_after && total >= unreplicate_after) {
         asked = true;
         EXPECT(jsr_unreplicate(session, handle), 0);

@@ -15,7 +15,7 @@ extension ReplicationNode {
     linkState = .greeting(since: now)
     let hello = Hello(
       slot: configuration.slot, node: configuration.node, session: session,
-      handleLimit: UInt32(configuration.socketLimit))
+      handleLimit: UInt32(configuration.socketLimit), versions: configuration.linkVersions)
     actions.append(.send(hello.record()))
   }
 
@@ -254,26 +254,24 @@ extension ReplicationNode {
 
   private mutating func greet(_ hello: Hello, now: Instant) throws(RecordError) {
     guard hello.slot != configuration.slot else {
-      actions.append(
-        .closeLink("the other RE has slot \(hello.slot) too; set one of them to \(1 - hello.slot)"))
-      return
+      return closeLink("the other RE has slot \(hello.slot) too; set one of them to \(1 - hello.slot)")
     }
-    guard hello.lowestVersion <= LinkVersion.highest, hello.highestVersion >= LinkVersion.lowest else {
-      actions.append(
-        .closeLink(
-          "the other RE speaks versions \(hello.lowestVersion) to \(hello.highestVersion), "
-            + "this one \(LinkVersion.lowest) to \(LinkVersion.highest)"))
-      return
+    let (here, there) = (configuration.linkVersions, hello.versions)
+    guard here.overlaps(there) else {
+      return closeLink(
+        "the other RE speaks versions \(there.lowerBound) to \(there.upperBound) of the link, "
+          + "this one \(here.lowerBound) to \(here.upperBound)")
     }
+    let version = min(here.upperBound, there.upperBound)
     // Pairs of an earlier link belong to a log that has no continuation. But if the engine that kept the log
     // is no more, nobody can have gone on without them.
     let primaryRestarted = isOfAnotherRun(hello.session, now: now)
     if !primaryRestarted, !planted(.pairsOutliveTheirLink) { voidPairs(tellPrimary: false) }
     formerPairsAreVoid = false
-    linkState = .up(hello)
+    linkState = .up(hello, version: version)
     peerSession = hello.session
     statistics.linkSessions += 1
-    say(.info, "KKCM link up with \(hello.node), slot \(hello.slot)")
+    say(.info, "KKCM link up with \(hello.node), slot \(hello.slot), version \(version)")
     arbiter.linkCameUp(primaryRestarted: primaryRestarted, now: now)
     if primaryRestarted { obey(arbiter.peerRestarted(now: now), now: now) }
     // Speak first: the arbiters decide on what they hear of each other.
@@ -426,8 +424,10 @@ extension ReplicationNode {
       entries[place]!.snoop!.unacknowledged.acknowledge(upTo: block.sendUnacknowledged)
 
     case .ihaEnd:
+      let version = linkVersion ?? configuration.linkVersions.lowerBound
+      let primary = version >= LinkVersion.endsNamePrimary ? try reader.handle() : nil
       let reason = try Self.reason(&reader)
-      guard let peer = entries[place]!.peer else { return }
+      guard let peer = entries[place]!.peer, primary == nil || primary == peer else { return }
       if entries[place]!.isFollowing { letGo(place, because: reason, tellPrimary: false) }
       var writer = ByteWriter(.ihaEnded, to: peer)
       writer.integer(reason.rawValue)

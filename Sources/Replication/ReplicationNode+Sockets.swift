@@ -206,8 +206,9 @@ extension ReplicationNode {
     // It ends when the other RE has said that its pair is void.
     if isSevered(place) { return }
     entries[place]!.phase = .ending(reason)
-    if case .up = linkState, speaksForConnections {
+    if case .up(_, let version) = linkState, speaksForConnections {
       var writer = ByteWriter(.ihaEnd, to: entries[place]!.peer!)
+      if version >= LinkVersion.endsNamePrimary { writer.handle(entries[place]!.handle) }
       writer.integer(reason.rawValue)
       append(writer.record(), layer: .iha, place: place, now: now)
     }

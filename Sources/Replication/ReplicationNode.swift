@@ -24,12 +24,15 @@ public struct ReplicationNode {
     public var holdLimit: Int
     /// Bytes of one record of an application, at most.
     public var recordLimit: Int
+    /// What this engine speaks on the link; within `LinkVersion.supported`.
+    public var linkVersions: ClosedRange<UInt16>
     /// Tells this run of the engine from all others: a random number. A clock may have been set back.
     public var incarnation: UInt64
 
     public init(
       node: String, slot: UInt8, priority: UInt16, timing: PairTiming, mode: Mode, timeouts: LayerTimeouts,
-      socketLimit: Int, holdLimit: Int, recordLimit: Int, incarnation: UInt64
+      socketLimit: Int, holdLimit: Int, recordLimit: Int,
+      linkVersions: ClosedRange<UInt16> = LinkVersion.supported, incarnation: UInt64
     ) {
       self.node = node
       self.slot = slot
@@ -40,6 +43,7 @@ public struct ReplicationNode {
       self.socketLimit = socketLimit
       self.holdLimit = holdLimit
       self.recordLimit = recordLimit
+      self.linkVersions = linkVersions
       self.incarnation = incarnation
     }
 
@@ -59,7 +63,8 @@ public struct ReplicationNode {
     case down
     /// Connected, and our hello is sent.
     case greeting(since: Instant)
-    case up(Hello)
+    /// The other side has spoken too, and this is the version that both use.
+    case up(Hello, version: UInt16)
   }
 
   public let configuration: Configuration
@@ -225,7 +230,10 @@ public struct ReplicationNode {
   }
 
   /// What the other RE calls itself; `nil` while the link is down.
-  public var peerName: String? { if case .up(let hello) = linkState { hello.node } else { nil } }
+  public var peerName: String? { if case .up(let hello, _) = linkState { hello.node } else { nil } }
+
+  /// The version that the link speaks, while it is up.
+  public var linkVersion: UInt16? { if case .up(_, let version) = linkState { version } else { nil } }
 
   /// One handle, as it can be shown.
   public struct SocketView: Sendable {

@@ -100,7 +100,8 @@ final class EngineProcess {
   static let tickInterval: TrueTime = .milliseconds(10)
   static let steeringDelay = Nanoseconds.milliseconds(200)
 
-  init(machine: Machine) {
+  /// - Parameter linkVersions: what its release speaks on the link.
+  init(machine: Machine, linkVersions: ClosedRange<UInt16>) {
     self.machine = machine
     world = machine.world
     let scenario = world.scenario
@@ -110,7 +111,7 @@ final class EngineProcess {
         timing: scenario.timing, mode: scenario.mode,
         timeouts: scenario.timeouts, socketLimit: scenario.limits.sockets,
         holdLimit: scenario.limits.holdBuffer, recordLimit: scenario.limits.record,
-        incarnation: world.random.scheduling.next() | 1), now: machine.now)
+        linkVersions: linkVersions, incarnation: world.random.scheduling.next() | 1), now: machine.now)
     node.logsRecords = scenario.logsRecords
   }
 

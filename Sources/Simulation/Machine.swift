@@ -45,6 +45,8 @@ final class Machine {
   private var missedWork: [() -> Void] = []
 
   private(set) var engine: EngineProcess?
+  /// An engine was started before: the next is of the present release.
+  private var engineWasStarted = false
   private(set) var application: Application?
   var applicationIsMissing = false
 
@@ -130,7 +132,11 @@ final class Machine {
     application?.connectionsDestroyed()
     steered = []
     lease = .none
-    engine = EngineProcess(machine: self)
+    let supported = LinkVersion.supported
+    let isOld = !engineWasStarted && world.scenario.beginsWithOldEngine[slot]
+    engineWasStarted = true
+    engine = EngineProcess(
+      machine: self, linkVersions: isOld ? supported.lowerBound...supported.lowerBound : supported)
     engine!.start()
     application?.engineCame()
   }

@@ -92,6 +92,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
   public var faults: [Fault] = []
   /// From then on nothing new goes wrong.
   var faultsEnd: TrueTime
+  /// Which REs run an engine of the previous release until it is started again.
+  var beginsWithOldEngine = [false, false]
 
   public var description: String {
     "seed \(seed): \(kind.rawValue), \(mode == .strict ? "strict" : "overlap"), detection "
@@ -148,6 +150,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
       case .flurry: planFlurry(using: &random)
       }
       faults = Fault.draw(for: self, using: &random)
+      beginsWithOldEngine = (0...1).map { _ in random.chance(0.25) }
     }
   }
 

@@ -99,7 +99,7 @@ import Testing
       #expect(receive(beginning(madeUp) + rest(madeUp), &node) == nil)
       #expect(rejections(node) == 1)
       // The primary gave the handshake up before it heard of that.
-      let end = record(.ihaEnd, to: madeUp) { $0.integer(UnreplicateReason.requested.rawValue) }
+      let end = end(of: Self.primary, to: madeUp)
       #expect(receive(end, &node) == nil)
       #expect(rejections(node) == 0)
     }
@@ -119,6 +119,26 @@ import Testing
         greet(&node)
       }
     }
+  }
+
+  private func end(of primary: Handle, to handle: Handle) -> [UInt8] {
+    record(.ihaEnd, to: handle) {
+      $0.handle(primary)
+      $0.integer(UnreplicateReason.requested.rawValue)
+    }
+  }
+
+  @Test("6.1 The end of a replication ends no pair but its own")
+  func endOfAnother() throws {
+    var (node, handle) = try attached()
+    #expect(receive(beginning(handle) + rest(handle), &node) == nil)
+    #expect(try node.socket(handle).phase == .receiving)
+    // Another application of the primary took the handle for its own; the handshake was refused, and ends.
+    let another = Handle(slot: 0, generation: Self.primary.generation, index: Self.primary.index + 1)
+    #expect(receive(end(of: another, to: handle), &node) == nil)
+    #expect(try node.socket(handle).phase == .receiving)
+    #expect(receive(end(of: Self.primary, to: handle), &node) == nil)
+    #expect(try node.socket(handle).phase == .unreplicated(.requested))
   }
 
   @Test("6.1 A handle that no RE can have allocated is refused before anything is said of it")

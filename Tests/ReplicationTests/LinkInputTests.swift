@@ -95,7 +95,10 @@ import Testing
     }
     bytes += segment(.prlSegment, handle, 504, [26], fin: true)
     bytes += segment(.sdrlSegment, handle, 1_005, [15], fin: true)
-    bytes += record(.ihaEnd) { $0.integer(UnreplicateReason.closed.rawValue) }
+    bytes += record(.ihaEnd) {
+      $0.handle(Self.primary)
+      $0.integer(UnreplicateReason.closed.rawValue)
+    }
     return bytes
   }
 
@@ -235,15 +238,50 @@ import Testing
     first.linkOpened(now: now)
     #expect(run([other.record()[...]], &first).events.first?.contains("slot 1 too") == true)
     #expect(!first.arbiter.linkIsUp)
-    other = Hello(slot: 0, node: "re0", session: 5, handleLimit: 4)
-    other.lowestVersion = 2
-    other.highestVersion = 3
+    let newer = LinkVersion.supported.upperBound + 1
+    other = Hello(slot: 0, node: "re0", session: 5, handleLimit: 4, versions: newer...newer + 1)
     var second = node()
     second.linkOpened(now: now)
     #expect(
       run([other.record()[...]], &second).events == [
-        "close: the other RE speaks versions 2 to 3, this one 1 to 1"
+        "close: the other RE speaks versions \(newer) to \(newer + 1) of the link, "
+          + "this one \(LinkVersion.supported.lowerBound) to \(LinkVersion.supported.upperBound)"
       ])
+    #expect(second.linkVersion == nil)
+  }
+
+  @Test(
+    "Both use the highest version that they share",
+    arguments: [
+      (1...1, 1), (1...2, 2), (2...2, 2), (2...7, 2), (1...7, 2),
+    ] as [(ClosedRange<UInt16>, UInt16)])
+  func versions(_ offered: ClosedRange<UInt16>, _ agreed: UInt16) {
+    var node = node()
+    node.linkOpened(now: now)
+    let hello = Hello(slot: 0, node: "re0", session: 5, handleLimit: 4, versions: offered)
+    #expect(run([hello.record()[...]], &node).events == [])
+    #expect(node.linkVersion == agreed)
+    node.linkClosed(.reset, now: now)
+    #expect(node.linkVersion == nil)
+  }
+
+  @Test(
+    "Two engines of different releases replicate, in whichever place the older one is",
+    arguments: [[1...1, LinkVersion.supported], [LinkVersion.supported, 1...1]])
+  func differentReleases(_ linkVersions: [ClosedRange<UInt16>]) throws {
+    let pair = SimulatedPair(linkVersions: linkVersions)
+    pair.start()
+    #expect(pair.engines.map(\.node.linkVersion) == [1, 1])
+    let conversation = pair.converse()
+    try pair.replicate(conversation)
+    pair.advance(milliseconds: 50)
+    pair.peerWrites(conversation, 500)
+    pair.advance(milliseconds: 50)
+    try pair.engines[0].node.unreplicate(conversation.primaryHandle!, now: pair.now)
+    pair.advance(milliseconds: 50)
+    #expect(pair.engines[0].unreplicated[conversation.primaryHandle!] == .requested)
+    #expect(pair.engines[1].unreplicated[conversation.secondaryHandle!] == .requested)
+    #expect(pair.violations == [])
   }
 
   @Test func aRecordAboutASocketThatIsGoneIsNoError() throws {

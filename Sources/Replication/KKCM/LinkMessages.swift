@@ -2,8 +2,7 @@
 struct Hello: Hashable {
   static let magic: UInt32 = 0x4a53_5231  // "JSR1"
 
-  var lowestVersion: UInt16 = LinkVersion.lowest
-  var highestVersion: UInt16 = LinkVersion.highest
+  var versions: ClosedRange<UInt16>
   var slot: UInt8
   var node: String
   /// Names this link among all that the sender has had, across its restarts.
@@ -19,8 +18,8 @@ struct Hello: Hashable {
   func record() -> [UInt8] {
     var writer = ByteWriter(.kkcmHello)
     writer.integer(Self.magic)
-    writer.integer(lowestVersion)
-    writer.integer(highestVersion)
+    writer.integer(versions.lowerBound)
+    writer.integer(versions.upperBound)
     writer.integer(slot)
     writer.text(node)
     writer.integer(session)
@@ -28,7 +27,11 @@ struct Hello: Hashable {
     return writer.record()
   }
 
-  init(slot: UInt8, node: String, session: UInt64, handleLimit: UInt32) {
+  init(
+    slot: UInt8, node: String, session: UInt64, handleLimit: UInt32,
+    versions: ClosedRange<UInt16> = LinkVersion.supported
+  ) {
+    self.versions = versions
     self.slot = slot
     self.node = node
     self.session = session
@@ -37,22 +40,29 @@ struct Hello: Hashable {
 
   init(_ reader: inout ByteReader) throws(RecordError) {
     guard try reader.integer(UInt32.self) == Self.magic else { throw .invalidField("magic number") }
-    lowestVersion = try reader.integer()
-    highestVersion = try reader.integer()
+    let lowest: UInt16 = try reader.integer()
+    let highest: UInt16 = try reader.integer()
+    guard lowest <= highest else { throw .invalidField("version range") }
+    versions = lowest...highest
     slot = try reader.integer()
     node = try reader.text(limit: 255)
     session = try reader.integer()
     handleLimit = try reader.integer()
     try reader.finish()
-    guard lowestVersion <= highestVersion else { throw .invalidField("version range") }
     guard slot <= 1 else { throw .invalidField("slot") }
   }
 }
 
-/// Versions of what is spoken on the link.
+/// Versions of what is spoken on the link. Each side says in its greeting which it speaks, and both use the highest
+/// that they share; the greeting itself, and keepalives on an uplink, are the same in all.
 public enum LinkVersion {
-  public static let lowest: UInt16 = 1
-  public static let highest: UInt16 = 1
+  /// What this engine speaks. Two releases that follow each other always share one, so that a pair can be upgraded
+  /// one RE at a time.
+  public static let supported: ClosedRange<UInt16> = 1...2
+
+  /// From this one on the end of a replication names both handles, so that a record which comes late, or for a
+  /// handle that an application made up, ends nobody else's pair.
+  static let endsNamePrimary: UInt16 = 2
 }
 
 /// A sign of life, on the link and, beside it, on the uplink: what the sender is, and what it knows.

@@ -49,7 +49,10 @@ final class SimulatedEngine {
   /// For tests that keep the handshake open.
   var answersSteering = true
 
-  init(slot: Int, pair: SimulatedPair, mode: ReplicationNode.Mode, limit: Int, priority: UInt16) {
+  init(
+    slot: Int, pair: SimulatedPair, mode: ReplicationNode.Mode, limit: Int, priority: UInt16,
+    linkVersions: ClosedRange<UInt16>
+  ) {
     self.slot = slot
     self.pair = pair
     node = ReplicationNode(
@@ -57,7 +60,7 @@ final class SimulatedEngine {
         node: "re\(slot)", slot: UInt8(slot), priority: priority,
         timing: PairTiming(interval: .milliseconds(100), misses: 3), mode: mode, timeouts: LayerTimeouts(),
         socketLimit: 64, holdLimit: limit, recordLimit: 1 << 20,
-        incarnation: UInt64(slot + 1) * 1_000_000), now: pair.now)
+        linkVersions: linkVersions, incarnation: UInt64(slot + 1) * 1_000_000), now: pair.now)
   }
 
   var heldFrames: Int { held.count }

@@ -65,6 +65,10 @@ public final class Engine: @unchecked Sendable {
   var sockets: [Handle: ReplicatedSocket] = [:]
   var pendingReplications: [Handle: PendingReplication] = [:]
   var waitingReplications: Deque<WaitingReplication> = []
+  /// Which client has registered a service here.
+  var serviceOwners: [ServiceName: ClientID] = [:]
+  /// Sockets about which the other RE's instance has been asked.
+  var requestedReplications: [Handle: RequestedReplication] = [:]
   var pairs: [Handle: SnoopPair] = [:]
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
@@ -372,6 +376,8 @@ public final class Engine: @unchecked Sendable {
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)
     case .silence(let handle): silence(handle)
+
+    case .service(let action): serviceChanged(action)
 
     case .writeRecords(let handle): if dueRecordWrites.last != handle { dueRecordWrites.append(handle) }
     case .recordsHaveRoom(let handle): recordsHaveRoom(handle)

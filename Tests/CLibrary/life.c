@@ -280,6 +280,19 @@ static int listening(uint16_t port) {
   return fd;
 }
 
+/* With epoll the instances meet through the engines; with the others over a channel. */
+static bool has_rendezvous(void) { return !strcmp(loop, "epoll"); }
+
+/* Waits for an event of this type, and takes those before it. */
+static jsr_event wait_for(uint32_t type) {
+  const int events = jsr_event_descriptor(session);
+  while (true) {
+    readable(&events, 1);
+    jsr_event event = take_event();
+    if (event.type == type) return event;
+  }
+}
+
 /* In a child every call is refused, and giving the session up leaves the parent's alone. */
 static void check_fork(void) {
   jsr_handle handle;
@@ -300,6 +313,7 @@ static void check_fork(void) {
 static void primary(const char *other, size_t unreplicate_after) {
   jsr_handle handle, stale, theirs, none;
   jsr_event event;
+  jsr_socket_status status;
   int rcv, snd, listener = listening(16000);
   EXPECT(jsr_event_descriptor(session), jsr_event_descriptor(session));
   while (jsr_next_event(session, &event, sizeof event) == 0) continue;
@@ -321,6 +335,14 @@ static void primary(const char *other, size_t unreplicate_after) {
   REFUSED(jsr_unreplicate(session, handle), EBADFD);
   REFUSED(jsr_merge(session, handle, &rcv), EBADFD);
 
+  if (has_rendezvous()) {
+    REFUSED(jsr_register(session, "no name"), EPROTO);
+    REFUSED(jsr_unregister(session, "life"), ENOENT);
+    EXPECT(jsr_register(session, "life"), 0);
+    REFUSED(jsr_register(session, "life"), EEXIST);
+    event = wait_for(JSR_EVENT_SERVICE_AVAILABLE);
+    CHECK(!strcmp(event.service, "life"));
+  }
   puts("LISTENING");
   fflush(stdout);
   int fd = accept(listener, NULL, NULL), channel = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -328,15 +350,25 @@ static void primary(const char *other, size_t unreplicate_after) {
   /* Nothing is attached yet on the other RE, and the handle can be used again. */
   REFUSED(jsr_replicate(session, fd, handle, (handle & ~((jsr_handle)0xff << 56)) | (jsr_handle)!jsr_slot(session) << 56),
           EBADFD);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(17000)};
-  CHECK(inet_aton(other, &address.sin_addr));
-  EXPECT(connect(channel, (struct sockaddr *)&address, sizeof address), 0);
-  EXPECT(send(channel, &handle, 8, MSG_NOSIGNAL), 8);
-  EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
-  EXPECT(jsr_replicate(session, fd, handle, theirs), 0);
+  if (has_rendezvous()) {
+    static const unsigned char long_note[JSR_NOTE_LIMIT + 1];
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "nobody", NULL, 0), ENOENT);
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "life", long_note, sizeof long_note), EMSGSIZE);
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "life", "no", 2), ECONNREFUSED);
+    CHECK(strstr(jsr_last_error(), "life") && strstr(jsr_last_error(), "not this one"));
+    EXPECT(jsr_replicate_by_service(session, fd, handle, "life", "note", 4), 0);
+    EXPECT(jsr_status(session, handle, &status, sizeof status), 0);
+    theirs = status.peer_handle;
+  } else {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(17000)};
+    CHECK(inet_aton(other, &address.sin_addr));
+    EXPECT(connect(channel, (struct sockaddr *)&address, sizeof address), 0);
+    EXPECT(send(channel, &handle, 8, MSG_NOSIGNAL), 8);
+    EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
+    EXPECT(jsr_replicate(session, fd, handle, theirs), 0);
+  }
   EXPECT(state_of(handle), JSR_STATE_REPLICATING);
   REFUSED(jsr_free(session, handle), EBADFD);
-  jsr_socket_status status;
   EXPECT(jsr_status(session, handle, &status, sizeof status), 0);
   CHECK(status.peer_handle == theirs && status.role == JSR_ROLE_PRIMARY);
   CHECK(!strcmp(status.local, "5.5.5.5:16000") && !strncmp(status.remote, "5.5.5.4:", 8));
@@ -349,16 +381,29 @@ static void primary(const char *other, size_t unreplicate_after) {
 
 static void secondary(void) {
   jsr_handle theirs, ours;
-  int rcv, snd, listener = listening(17000);
+  int rcv, snd, listener = listening(17000), channel = -1;
+  if (has_rendezvous()) EXPECT(jsr_register(session, "life"), 0);
   puts("LISTENING");
   fflush(stdout);
-  int channel = accept(listener, NULL, NULL);
-  EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
-  REFUSED(jsr_attach(session, (jsr_handle)jsr_slot(session) << 56 | 1, &ours, &rcv, &snd), ESTALE);
-  EXPECT(jsr_attach(session, theirs, &ours, &rcv, &snd), 0);
+  if (has_rendezvous()) {
+    jsr_event request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
+    CHECK(!strcmp(request.service, "life") && request.note_size == 2 && !memcmp(request.note, "no", 2));
+    CHECK(!strcmp(request.local, "5.5.5.5:16000") && !strncmp(request.remote, "5.5.5.4:", 8));
+    EXPECT(jsr_decline(session, request.handle, "not this one"), 0);
+    REFUSED(jsr_accept(session, request.handle, &ours, &rcv, &snd), ESTALE);
+    request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
+    CHECK(request.note_size == 4 && !memcmp(request.note, "note", 4));
+    EXPECT(jsr_accept(session, request.handle, &ours, &rcv, &snd), 0);
+  } else {
+    channel = accept(listener, NULL, NULL);
+    EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
+    REFUSED(jsr_attach(session, (jsr_handle)jsr_slot(session) << 56 | 1, &ours, &rcv, &snd), ESTALE);
+    EXPECT(jsr_attach(session, theirs, &ours, &rcv, &snd), 0);
+    EXPECT(send(channel, &ours, 8, MSG_NOSIGNAL), 8);
+    close(channel);
+  }
   REFUSED(jsr_merge(session, ours, &(int){0}), EREMOTE);
-  EXPECT(send(channel, &ours, 8, MSG_NOSIGNAL), 8);
-  close(channel), close(listener);
+  close(listener);
   printf("SNOOPING 0x%" PRIx64 "\n", ours);
   follow(ours, rcv, snd);
 }

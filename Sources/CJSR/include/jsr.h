@@ -294,6 +294,79 @@ int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int
  */
 int jsr_merge(jsr_session *session, jsr_handle handle, int *socket);
 
+/* ---- Rendezvous ---------------------------------------------------------------------------------------- */
+
+/*
+ * The two instances of an application can meet through the engines instead of a channel of their own. Both register
+ * the same name of a service. The primary's replicates naming it; the secondary's gets
+ * JSR_EVENT_REPLICATION_REQUESTED and accepts, or declines. JSR_EVENT_SERVICE_AVAILABLE tells the primary's, also
+ * when an RE or an instance comes late, that it can replicate what is not replicated.
+ */
+
+/* Bytes of a note from instance to instance, at most. */
+#define JSR_NOTE_LIMIT 256
+
+/*
+ * Asks to make this session the instance of a service on this RE, until it ends or jsr_unregister().
+ *
+ *   service    1 to 64 printable characters of ASCII, without spaces
+ *
+ *   -EEXIST    another application of this RE has registered it, and lives
+ *   -ENOSPC    there are 64 services on this RE already
+ *   -EPROTO    it is no name of a service, or the engine is too old
+ *   -EILSEQ    it is not UTF-8
+ */
+int jsr_register(jsr_session *session, const char *service);
+
+/*
+ * Asks not to be that instance any more. Requests that were not answered are refused.
+ *
+ *   -ENOENT    this session has not registered it
+ */
+int jsr_unregister(jsr_session *session, const char *service);
+
+/*
+ * Replicates a connected TCP socket with the pair that the instance of `service` on the other RE makes of it. Asks,
+ * and waits for that instance, two seconds at most, and for the handshake. While it waits for the instance, packets
+ * and bytes go their way, but the same rules hold for the socket as in jsr_replicate() until this returns.
+ *
+ *   socket, primary   as in jsr_replicate()
+ *   note, note_size   for the other instance, JSR_NOTE_LIMIT bytes at most; NULL and 0 for none
+ *
+ * On failure the socket is an ordinary one, as before, and the handle is as it was; the message names the service.
+ *
+ *   -ENOENT           nobody has registered the service on the other RE
+ *   -ECONNREFUSED     the instance there has declined
+ *   -ETIMEDOUT        the instance there, or the other engine, has not answered in time
+ *   -EPROTONOSUPPORT  the engine of the other RE is too old
+ *   -ENOSPC           too many requests of the service wait on the other RE
+ *   -EMSGSIZE         the note is too long
+ *   and as in jsr_replicate()
+ */
+int jsr_replicate_by_service(jsr_session *session, int socket, jsr_handle primary, const char *service,
+                             const void *note, size_t note_size);
+
+/*
+ * Accepts a request: asks for the snoop pair of the connection, for which the other instance waits. The results are
+ * as in jsr_attach(). Should nothing come of it all the same, JSR_EVENT_UNREPLICATED says so of *handle.
+ *
+ *   primary    `handle` of JSR_EVENT_REPLICATION_REQUESTED
+ *
+ *   -ESTALE    the request was withdrawn, or answered already
+ *   -EACCES    the service is another application's
+ *   and as in jsr_attach()
+ */
+int jsr_accept(jsr_session *session, jsr_handle primary, jsr_handle *handle, int *rcv, int *snd);
+
+/*
+ * Asks to decline a request.
+ *
+ *   reason     what the other instance is told, cut after 200 bytes
+ *
+ *   -ESTALE, -EACCES   as in jsr_accept()
+ */
+int jsr_decline(jsr_session *session, jsr_handle primary, const char *reason);
+
 /* ---- Events -------------------------------------------------------------------------------------------- */
 
 /* What an event is about. Others may be added: ignore those that you do not know. */
@@ -307,6 +380,12 @@ enum jsr_event_type {
   JSR_EVENT_PEER_CLOSED = 7,       /* handle: the peer of a replicated socket has closed its direction */
   JSR_EVENT_MISSED = 8,            /* count: so many events were dropped here, because nobody read them */
   JSR_EVENT_ENGINE_GONE = 9,       /* the session has ended; always the last event */
+  /* Of services that the session has registered: */
+  JSR_EVENT_SERVICE_AVAILABLE = 10,     /* service: this RE is primary and the other instance there; replicate */
+  JSR_EVENT_SERVICE_UNAVAILABLE = 11,   /* service: it is not so any more */
+  JSR_EVENT_REPLICATION_REQUESTED = 12, /* service, handle (the primary's), local, remote, note: accept or decline
+                                           it within two seconds */
+  JSR_EVENT_REQUEST_WITHDRAWN = 13,     /* service, handle: a request that was not answered is off */
 };
 
 /* One event. May grow at its end: see jsr_next_event(). */
@@ -316,6 +395,13 @@ typedef struct jsr_event {
   jsr_handle handle; /* 0 if the event is not about one */
   uint64_t count;    /* of JSR_EVENT_MISSED, otherwise 0 */
   char reason[232];  /* one line for people, cut if it is longer; "" if there is none */
+  /* From version 0.2 on; empty unless the event has them. */
+  char service[72];
+  char local[64];    /* address and port of this end, such as "5.5.5.5:16000" */
+  char remote[64];   /* of the peer */
+  uint32_t note_size; /* bytes of note */
+  uint32_t reserved_2; /* 0 */
+  uint8_t note[JSR_NOTE_LIMIT];
 } jsr_event;
 
 /*
@@ -477,7 +563,9 @@ JSR_ASSERT_LAYOUT(sizeof(jsr_socket_status) == 152);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, state) == 16);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, local) == 24);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, remote) == 88);
-JSR_ASSERT_LAYOUT(sizeof(jsr_event) == 256);
+JSR_ASSERT_LAYOUT(sizeof(jsr_event) == 720);
+JSR_ASSERT_LAYOUT(offsetof(jsr_event, service) == 256);
+JSR_ASSERT_LAYOUT(offsetof(jsr_event, note) == 464);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, handle) == 8);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, count) == 16);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, reason) == 24);

@@ -19,8 +19,35 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
     case mastershipLost(reason: String)
     /// The peer of a replicated socket has closed its direction (FIN).
     case peerClosed(Handle)
+    /// Requests that name a service of the client can be made here from now on, or no more.
+    case serviceAvailable(String)
+    case serviceUnavailable(String)
+    /// The other routing engine's instance of a service asks this one to follow a connection.
+    case replicationRequested(ReplicationRequested)
+    /// A request that was not answered yet is off.
+    case requestWithdrawn(service: String, primary: Handle)
     /// So many events were not sent because the client read too slowly.
     case missed(count: Int)
+  }
+
+  /// A connection that is to be followed.
+  public struct ReplicationRequested: Sendable, Hashable {
+    public var service: String
+    /// The primary's name for the socket.
+    public var primary: Handle
+    /// Address and port of this end, such as `5.5.5.5:16000`, and of the peer.
+    public var local: String
+    public var foreign: String
+    /// What the other instance has to say of it.
+    public var note: [UInt8]
+
+    public init(service: String, primary: Handle, local: String, foreign: String, note: [UInt8]) {
+      self.service = service
+      self.primary = primary
+      self.local = local
+      self.foreign = foreign
+      self.note = note
+    }
   }
 
   public var kind: Kind
@@ -42,6 +69,11 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
     case .mastershipGained: "mastership gained"
     case .mastershipLost(let reason): "mastership lost: \(reason)"
     case .peerClosed(let handle): "peer closed \(handle)"
+    case .serviceAvailable(let service): "service \(service) available"
+    case .serviceUnavailable(let service): "service \(service) unavailable"
+    case .replicationRequested(let request):
+      "service \(request.service) asks for \(request.primary), \(request.local) to \(request.foreign)"
+    case .requestWithdrawn(let service, let primary): "service \(service) asks no more for \(primary)"
     case .missed(let count): "\(count) events missed"
     }
   }
@@ -52,7 +84,7 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
 
 extension ControlEvent: Codable {
   private enum CodingKeys: String, CodingKey {
-    case version, event, handle, reason, count
+    case version, event, handle, reason, count, service, primary, local, foreign, note
     case timeMilliseconds = "time_ms"
   }
 
@@ -63,6 +95,10 @@ extension ControlEvent: Codable {
     case mastershipGained = "mastership_gained"
     case mastershipLost = "mastership_lost"
     case peerClosed = "peer_closed"
+    case serviceAvailable = "service_available"
+    case serviceUnavailable = "service_unavailable"
+    case replicationRequested = "replication_requested"
+    case requestWithdrawn = "request_withdrawn"
   }
 
   public init(from decoder: any Decoder) throws {
@@ -74,6 +110,8 @@ extension ControlEvent: Codable {
         forKey: .event, in: container, debugDescription: "there is no event \"\(text)\"")
     }
     func handle() throws -> Handle { try container.decode(Handle.self, forKey: .handle) }
+    func string(_ key: CodingKeys) throws -> String { try container.decode(String.self, forKey: key) }
+    func primary() throws -> Handle { try container.decode(Handle.self, forKey: .primary) }
     func reason() throws -> String { try container.decode(String.self, forKey: .reason) }
     kind =
       switch name {
@@ -84,6 +122,14 @@ extension ControlEvent: Codable {
       case .mastershipGained: .mastershipGained
       case .mastershipLost: .mastershipLost(reason: try reason())
       case .peerClosed: .peerClosed(try handle())
+      case .serviceAvailable: .serviceAvailable(try string(.service))
+      case .serviceUnavailable: .serviceUnavailable(try string(.service))
+      case .replicationRequested:
+        .replicationRequested(
+          ReplicationRequested(
+            service: try string(.service), primary: try primary(), local: try string(.local),
+            foreign: try string(.foreign), note: try container.decode([UInt8].self, forKey: .note)))
+      case .requestWithdrawn: .requestWithdrawn(service: try string(.service), primary: try primary())
       case .missed: .missed(count: try container.decode(Int.self, forKey: .count))
       }
   }
@@ -115,6 +161,23 @@ extension ControlEvent: Codable {
     case .peerClosed(let handle):
       try name(.peerClosed)
       try container.encode(handle, forKey: .handle)
+    case .serviceAvailable(let service):
+      try name(.serviceAvailable)
+      try container.encode(service, forKey: .service)
+    case .serviceUnavailable(let service):
+      try name(.serviceUnavailable)
+      try container.encode(service, forKey: .service)
+    case .replicationRequested(let request):
+      try name(.replicationRequested)
+      try container.encode(request.service, forKey: .service)
+      try container.encode(request.primary, forKey: .primary)
+      try container.encode(request.local, forKey: .local)
+      try container.encode(request.foreign, forKey: .foreign)
+      try container.encode(request.note, forKey: .note)
+    case .requestWithdrawn(let service, let primary):
+      try name(.requestWithdrawn)
+      try container.encode(service, forKey: .service)
+      try container.encode(primary, forKey: .primary)
     case .missed(let count):
       try name(.missed)
       try container.encode(count, forKey: .count)

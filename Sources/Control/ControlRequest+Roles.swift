@@ -3,7 +3,9 @@ extension ControlRequest.Body {
   public func isAllowed(to role: ControlRequest.ClientRole) -> Bool {
     switch self {
     case .hello, .unreplicate, .status, .subscribe, .show, .master, .get: true
-    case .allocate, .free, .attach, .replicate, .merge, .close, .beginRecords: role == .application
+    case .allocate, .free, .attach, .replicate, .merge, .close, .beginRecords, .registerService,
+      .unregisterService, .requestReplication, .acceptReplication, .declineReplication:
+      role == .application
     case .set, .logLevel, .holdAcknowledgements: role == .operator
     }
   }

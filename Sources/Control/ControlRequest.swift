@@ -27,6 +27,18 @@ public struct ControlRequest: Sendable, Hashable {
     /// descriptor of the channel for them (``RecordReport``), whose writing direction the application ends to end record
     /// mode.
     case beginRecords(Handle)
+    /// The client is the instance of this name on this RE, until it ends or unregisters. Answer: `done`.
+    case registerService(String)
+    /// Answer: `done`.
+    case unregisterService(String)
+    /// As `replicate`, with the pair that the instance of `service` on the other RE attaches when it is asked; `note` is
+    /// for that instance, at most `ReplicationRequest.noteLimit` bytes. Answer, after the handshake: `done`.
+    case requestReplication(primary: Handle, service: String, note: [UInt8])
+    /// Answers a request of the other RE's instance with a snoop pair. Answer: `handle`, with two descriptors, rcv before
+    /// snd.
+    case acceptReplication(primary: Handle)
+    /// Refuses one. Answer: `done`.
+    case declineReplication(primary: Handle, reason: String)
     /// The state of one handle. Answer: `socket`.
     case status(Handle)
     /// Events from now on. Answer: `done`.
@@ -99,7 +111,10 @@ public struct ControlRequest: Sendable, Hashable {
 
   /// How many descriptors come with this request.
   public var descriptorCount: Int {
-    if case .replicate = body { 1 } else { 0 }
+    switch body {
+    case .replicate, .requestReplication: 1
+    default: 0
+    }
   }
 }
 
@@ -149,7 +164,7 @@ extension ControlRequest {
 extension ControlRequest: Codable {
   private enum CodingKeys: String, CodingKey {
     case version, id, request, application, handle, primary, secondary, scope, report, action, role, name,
-      value, level, layer, on
+      value, level, layer, on, service, note, reason
     case protocolVersion = "protocol_version"
   }
 
@@ -159,6 +174,11 @@ extension ControlRequest: Codable {
     case logLevel = "log_level"
     case holdAcknowledgements = "hold_acknowledgements"
     case beginRecords = "begin_records"
+    case registerService = "register_service"
+    case unregisterService = "unregister_service"
+    case requestReplication = "request_replication"
+    case acceptReplication = "accept_replication"
+    case declineReplication = "decline_replication"
   }
 
   public init(from decoder: any Decoder) throws {
@@ -194,6 +214,16 @@ extension ControlRequest: Codable {
     case .merge: body = .merge(try handle())
     case .close: body = .close(try handle())
     case .beginRecords: body = .beginRecords(try handle())
+    case .registerService: body = .registerService(try container.decode(String.self, forKey: .service))
+    case .unregisterService: body = .unregisterService(try container.decode(String.self, forKey: .service))
+    case .requestReplication:
+      body = .requestReplication(
+        primary: try handle(.primary), service: try container.decode(String.self, forKey: .service),
+        note: container.contains(.note) ? try container.decode([UInt8].self, forKey: .note) : [])
+    case .acceptReplication: body = .acceptReplication(primary: try handle(.primary))
+    case .declineReplication:
+      body = .declineReplication(
+        primary: try handle(.primary), reason: try container.decode(String.self, forKey: .reason))
     case .status: body = .status(try handle())
     case .subscribe: body = .subscribe(try choice(SubscriptionScope.self, .scope))
     case .show: body = .show(try choice(Report.self, .report))
@@ -245,6 +275,24 @@ extension ControlRequest: Codable {
     case .beginRecords(let handle):
       try name(.beginRecords)
       try container.encode(handle, forKey: .handle)
+    case .registerService(let service):
+      try name(.registerService)
+      try container.encode(service, forKey: .service)
+    case .unregisterService(let service):
+      try name(.unregisterService)
+      try container.encode(service, forKey: .service)
+    case .requestReplication(let primary, let service, let note):
+      try name(.requestReplication)
+      try container.encode(primary, forKey: .primary)
+      try container.encode(service, forKey: .service)
+      if !note.isEmpty { try container.encode(note, forKey: .note) }
+    case .acceptReplication(let primary):
+      try name(.acceptReplication)
+      try container.encode(primary, forKey: .primary)
+    case .declineReplication(let primary, let reason):
+      try name(.declineReplication)
+      try container.encode(primary, forKey: .primary)
+      try container.encode(String(decoding: reason.utf8.prefix(1024), as: UTF8.self), forKey: .reason)
     case .status(let handle):
       try name(.status)
       try container.encode(handle, forKey: .handle)

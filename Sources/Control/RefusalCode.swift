@@ -27,6 +27,12 @@ public enum RefusalCode: String, Sendable, Hashable, Codable {
   case noSecondary = "no_secondary"
   /// The descriptor is not a socket that can be replicated.
   case unsuitableSocket = "unsuitable_socket"
+  /// Another application of this routing engine has registered the service.
+  case serviceTaken = "service_taken"
+  /// Nobody has registered the service on the other routing engine.
+  case noService = "no_service"
+  /// The instance on the other routing engine does not want to.
+  case declined
   /// The other routing engine did not answer in time.
   case timeout
   /// The client may not do this.

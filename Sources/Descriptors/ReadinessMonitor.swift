@@ -51,7 +51,7 @@ public final class ReadinessMonitor: Sendable {
   private let state = Mutex(State())
   private let callback: @Sendable (Token, Events) -> Void
 
-  /// Starts the thread. It keeps the monitor alive until ``close()``.
+  /// Starts the thread, which blocks all signals. It keeps the monitor alive until ``close()``.
   ///
   /// - Parameter callback: called on the monitor's thread, for one registration at a time. A call may still
   ///   be under way, for a token that has just been removed, when ``remove(_:)`` returns.
@@ -65,6 +65,12 @@ public final class ReadinessMonitor: Sendable {
       throw SystemError("epoll_ctl")
     }
 
+    // The thread leaves signals to others. It inherits this, so there is no moment in which it takes one.
+    var all = sigset_t()
+    var before = sigset_t()
+    sigfillset(&all)
+    pthread_sigmask(SIG_SETMASK, &all, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
     var thread = pthread_t()
     let monitor = Unmanaged.passRetained(self)
     let result = pthread_create(

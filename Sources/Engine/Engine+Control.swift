@@ -65,6 +65,23 @@ extension Engine: ControlDelegate {
     case .beginRecords(let handle):
       guard let reply = checkOwner(of: handle, client, reply) else { return }
       beginRecords(handle, reply: reply)
+    case .registerService(let name): register(name, client, reply: reply)
+    case .unregisterService(let name): unregister(name, client, reply: reply)
+    case .requestReplication(let primary, let service, let note):
+      guard let reply = checkOwner(of: primary, client, reply) else { return }
+      guard let descriptor = descriptors.takeFirst() else {
+        return reply.refuse(.descriptors, "the request takes the descriptor of a socket")
+      }
+      requestReplication(of: descriptor, primary, service, note, reply: reply)
+    case .acceptReplication(let primary):
+      guard let reply = checkRequest(primary, client, reply) else { return }
+      attach(primary, owner: client, answersRequest: true, reply: reply)
+    case .declineReplication(let primary, let reason):
+      guard let reply = checkRequest(primary, client, reply) else { return }
+      do throws(SocketError) {
+        try node.declineRequest(primary, because: reason)
+        reply.send(.done)
+      } catch { reply.refuse(error) }
     case .status(let handle):
       do throws(HandleError) {
         reply.send(.socket(report(try node.socket(handle))))
@@ -81,14 +98,25 @@ extension Engine: ControlDelegate {
     settle()
   }
 
-  private func attach(_ primary: Handle, owner: ClientID, reply: ReplyPort) {
+  private func attach(
+    _ primary: Handle, owner: ClientID, answersRequest: Bool = false, reply: ReplyPort
+  ) {
     do throws(SocketError) {
       let handle = try node.attach(primary: primary)
       do throws(SystemError) {
         let (pair, rcv, snd) = try SnoopPair.open()
+        let parcel = DescriptorParcel(owning: [rcv, snd])
+        if answersRequest {
+          do throws(SocketError) {
+            try node.answerRequest(primary, with: handle)
+          } catch {
+            try? node.free(handle)
+            return reply.refuse(error)
+          }
+        }
         pairs[handle] = pair
         owners[handle] = owner
-        reply.send(.handle(handle), descriptors: DescriptorParcel(owning: [rcv, snd]))
+        reply.send(.handle(handle), descriptors: parcel)
       } catch {
         try node.free(handle)
         reply.refuse(.system, "no snoop pair: \(error)")
@@ -157,8 +185,12 @@ extension ReplyPort {
       case .handle(.tableFull), .handle(.exhausted): .limit
       case .handle: .unknownHandle
       case .wrongPhase, .flowInUse, .plainBytes, .recordMode, .noRecordMode, .recordsToBeWritten,
-        .outputEnded:
+        .outputEnded, .requestPending:
         .wrongState
+      case .serviceTaken: .serviceTaken
+      case .tooManyServices: .limit
+      case .noRequest: .unknownHandle
+      case .requestRefused(let refusal): RefusalCode(refusal)
       case .notPrimary: .notPrimary
       case .notSecondary: .notSecondary
       case .noSecondary: .noSecondary

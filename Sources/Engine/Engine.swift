@@ -20,7 +20,7 @@ import Replication
 /// Everything runs on one event loop. The type is `Sendable` only so that the loop's callbacks can hold it:
 /// every method but `start` and `stop` must be called on that loop.
 public final class Engine: @unchecked Sendable {
-  public static let version = "0.1.0"
+  public static let version = "0.2.0"
 
   /// Marks the frames that the engine itself sends, so that the packet filter does not steer them back.
   static let packetMark: UInt32 = 0x4a53_5201
@@ -68,6 +68,10 @@ public final class Engine: @unchecked Sendable {
   var sockets: [Handle: ReplicatedSocket] = [:]
   var pendingReplications: [Handle: PendingReplication] = [:]
   var waitingReplications: Deque<WaitingReplication> = []
+  /// Which client has registered a service here.
+  var serviceOwners: [ServiceName: ClientID] = [:]
+  /// Sockets about which the other RE's instance has been asked.
+  var requestedReplications: [Handle: RequestedReplication] = [:]
   var pairs: [Handle: SnoopPair] = [:]
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
@@ -402,6 +406,8 @@ public final class Engine: @unchecked Sendable {
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)
     case .silence(let handle): silence(handle)
+
+    case .service(let action): serviceChanged(action)
 
     case .writeRecords(let handle): if dueRecordWrites.last != handle { dueRecordWrites.append(handle) }
     case .recordsHaveRoom(let handle): recordsHaveRoom(handle)

@@ -86,18 +86,48 @@ package final class BlockingSession: Sendable {
   }
 
   package func attach(primary: Handle, within time: Duration) throws(CallFailure) -> SnoopPair {
-    try call(.attach(primary: primary), within: time) { answer throws(JSRError) in
-      let handle = try answer.requireHandle()
-      let rcv = try answer.takeSocket()
-      let snd = try answer.takeSocket()
-      return SnoopPair(handle: handle, rcv: rcv, snd: snd)
+    try call(.attach(primary: primary), within: time) { answer throws(JSRError) in try answer.takePair() }
+  }
+
+  package func register(service: String, within time: Duration) throws(CallFailure) {
+    try done(.registerService(service), within: time)
+  }
+
+  package func unregister(service: String, within time: Duration) throws(CallFailure) {
+    try done(.unregisterService(service), within: time)
+  }
+
+  /// - Parameter descriptor: stays the caller's, who must leave it alone until this returns.
+  package func replicate(
+    _ descriptor: Int32, primary: Handle, service: String, note: [UInt8], within time: Duration
+  ) throws(CallFailure) {
+    try done(
+      .requestReplication(primary: primary, service: service, note: note), lending: descriptor, within: time)
+  }
+
+  /// - Parameter primary: of the request.
+  package func accept(primary: Handle, within time: Duration) throws(CallFailure) -> SnoopPair {
+    try call(.acceptReplication(primary: primary), within: time) { answer throws(JSRError) in
+      try answer.takePair()
     }
+  }
+
+  package func decline(primary: Handle, reason: String, within time: Duration) throws(CallFailure) {
+    try done(.declineReplication(primary: primary, reason: reason), within: time)
   }
 
   package func merge(_ handle: Handle, within time: Duration) throws(CallFailure) -> Socket {
     try call(.merge(handle), within: time) { answer throws(JSRError) in
       try answer.requireDone()
       return try answer.takeSocket()
+    }
+  }
+
+  package func beginRecords(
+    _ handle: Handle, within time: Duration
+  ) throws(CallFailure) -> BlockingRecords {
+    try call(.beginRecords(handle), within: time) { answer throws(JSRError) in
+      BlockingRecords(try answer.requireRecordSender(handle))
     }
   }
 

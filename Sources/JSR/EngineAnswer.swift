@@ -38,5 +38,19 @@ final class EngineAnswer: Sendable {
     return handle
   }
 
+  /// The snoop pair that was asked for.
+  func takePair() throws(JSRError) -> SnoopPair {
+    let handle = try requireHandle()
+    let rcv = try takeSocket()
+    let snd = try takeSocket()
+    return SnoopPair(handle: handle, rcv: rcv, snd: snd)
+  }
+
+  /// The channel for records of a socket that was asked for.
+  func requireRecordSender(_ handle: Handle) throws(JSRError) -> RecordSender {
+    guard case .recordChannel(let limit) = body else { throw Self.unexpected }
+    return try RecordSender(handle, takeSocket(), limit: limit)
+  }
+
   static var unexpected: JSRError { .misunderstood("another answer came than the one that was asked for") }
 }

@@ -1,5 +1,8 @@
 import Control
 
+/// A connection that the primary's instance of a service wants to be followed.
+public typealias RequestedReplication = ControlEvent.ReplicationRequested
+
 /// What the engine tells an application, in the order in which it happened.
 public enum Event: Hashable, Sendable, CustomStringConvertible {
   /// The handshake of one of the application's sockets, or of one of its snoop pairs, is over.
@@ -17,6 +20,16 @@ public enum Event: Hashable, Sendable, CustomStringConvertible {
   case mastershipLost
   /// The peer of a replicated socket has closed its direction (FIN).
   case peerClosed(Handle)
+  /// Requests that name this service, which the session has registered, can be made here from now on: this routing engine
+  /// is primary, and the other instance is there. Replicate what is not replicated.
+  case serviceAvailable(String)
+  /// They cannot be made any more.
+  case serviceUnavailable(String)
+  /// The primary's instance of a service that the session has registered asks for one connection to be followed: answer
+  /// with `accept` or `decline` within two seconds.
+  case replicationRequested(RequestedReplication)
+  /// A request that was not answered yet is off.
+  case requestWithdrawn(service: String, primary: Handle)
   /// So many events were not delivered because the application read too slowly: ask for the state of
   /// whatever matters.
   case missed(count: Int)
@@ -32,6 +45,11 @@ public enum Event: Hashable, Sendable, CustomStringConvertible {
     case .mastershipGained: "mastership gained"
     case .mastershipLost: "mastership lost"
     case .peerClosed(let handle): "peer closed \(handle)"
+    case .serviceAvailable(let service): "service \(service) available"
+    case .serviceUnavailable(let service): "service \(service) unavailable"
+    case .replicationRequested(let request):
+      "service \(request.service) asks for \(request.primary), \(request.local) to \(request.foreign)"
+    case .requestWithdrawn(let service, let primary): "service \(service) asks no more for \(primary)"
     case .missed(let count): "\(count) events missed"
     case .engineGone: "engine gone"
     }
@@ -49,6 +67,10 @@ extension Event {
       case .mastershipGained: .mastershipGained
       case .mastershipLost: .mastershipLost
       case .peerClosed(let handle): .peerClosed(handle)
+      case .serviceAvailable(let service): .serviceAvailable(service)
+      case .serviceUnavailable(let service): .serviceUnavailable(service)
+      case .replicationRequested(let request): .replicationRequested(request)
+      case .requestWithdrawn(let service, let primary): .requestWithdrawn(service: service, primary: primary)
       case .missed(let count): .missed(count: count)
       }
   }

@@ -36,8 +36,8 @@ public struct RecordChannel: ~Copyable, Sendable {
   /// How many records are known to be safe.
   public var safeCount: UInt64 { sender.safeCount }
 
-  /// For `poll` and `epoll` only: writable when ``trySend(_:)`` may take a record again, readable when there is news
-  /// of ``state`` or ``safeCount``, and at its end for good. Open as long as the channel.
+  /// For `poll` and `epoll` only: writable when ``trySend(_:)`` may take a record again, and readable for good at the
+  /// end of the channel. Open as long as the channel.
   public var descriptor: Int32 { sender.descriptor }
 
   /// Gives a record if that is possible without waiting.

@@ -1,4 +1,5 @@
 import Descriptors
+import Glibc
 import Synchronization
 
 /// Waits for the record channels of a process, on one thread for all of them.
@@ -13,9 +14,12 @@ final class RecordReactor: Sendable {
   /// Made when the first channel is opened, and kept for the life of the process.
   private static let shared = Mutex<RecordReactor?>(nil)
 
+  /// A child process has the reactor of its parent, but not its thread.
+  private let process = getpid()
+
   static func get() throws(SystemError) -> RecordReactor {
     try shared.withLock { shared throws(SystemError) in
-      if let shared { return shared }
+      if let shared, shared.process == getpid() { return shared }
       let new = try RecordReactor()
       shared = new
       return new
@@ -25,8 +29,8 @@ final class RecordReactor: Sendable {
   private init() throws(SystemError) {
     let senders = Senders()
     self.senders = senders
-    monitor = try ReadinessMonitor { token, _ in
-      senders.all.withLock { $0[token] }?.becameReady()
+    monitor = try ReadinessMonitor { token, events in
+      senders.all.withLock { $0[token] }?.becameReady(events)
     }
   }
 

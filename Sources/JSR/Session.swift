@@ -109,6 +109,59 @@ public final class Session: Sendable {
     try done(try answer.get())
   }
 
+  // MARK: - Rendezvous
+
+  /// Makes this session the instance of a service on this routing engine, until it ends or `unregister`. Both instances
+  /// of an application register the same name; they need no channel of their own then to exchange handles.
+  ///
+  /// - Parameter service: 1 to 64 printable characters of ASCII, without spaces.
+  /// - Throws: `.refused` with `.serviceTaken` if another application has registered it and lives, `.malformed`, or
+  ///   `.limit` above 64 services.
+  public func register(service: String) async throws(JSRError) {
+    try done(await connection.call(.registerService(service)))
+  }
+
+  /// Requests that have not been answered are refused.
+  public func unregister(service: String) async throws(JSRError) {
+    try done(await connection.call(.unregisterService(service)))
+  }
+
+  /// Replicates a connected socket with the pair that the instance of `service` on the other routing engine makes of it,
+  /// which gets `.replicationRequested`. It may take two seconds to answer; then comes the handshake.
+  ///
+  /// - Parameters:
+  ///   - socket: as in `replicate(_:primary:secondary:)`; comes back in the result.
+  ///   - primary: a handle from `allocate`.
+  ///   - note: for the other instance, at most 256 bytes.
+  public func replicate(
+    _ socket: consuming Socket, primary: Handle, service: String, note: [UInt8] = []
+  ) async -> ReplicationOutcome {
+    do throws(JSRError) {
+      let request = ControlRequest.Body.requestReplication(primary: primary, service: service, note: note)
+      try done(await connection.call(request, lending: socket.descriptor))
+    } catch {
+      return .refused(socket, error)
+    }
+    return .replicating(socket)
+  }
+
+  /// Follows the connection that a request is about: makes its snoop pair, which is what the other instance waits for.
+  /// Should nothing come of it all the same, `.unreplicated` says so of the pair's handle.
+  ///
+  /// - Throws: `.refused` with `.unknownHandle` if it was withdrawn meanwhile.
+  public func accept(_ request: RequestedReplication) async throws(JSRError) -> SnoopPair {
+    try pair(in: await connection.call(.acceptReplication(primary: request.primary)))
+  }
+
+  /// Refuses a request.
+  ///
+  /// - Parameter reason: what the other instance is told, in at most 200 bytes.
+  public func decline(_ request: RequestedReplication, reason: String) async throws(JSRError) {
+    try done(await connection.call(.declineReplication(primary: request.primary, reason: reason)))
+  }
+
+  // MARK: -
+
   /// Ends replication of a socket, which goes on as an ordinary one. The snoop pair of the other routing
   /// engine ends after the bytes replicated so far.
   public func unreplicate(_ handle: Handle) async throws(JSRError) {
@@ -125,11 +178,7 @@ public final class Session: Sendable {
   /// Makes the snoop pair for a handle of the primary. Bytes come once the primary has replicated its socket
   /// with the pair's handle as `secondary`.
   public func attach(primary: Handle) async throws(JSRError) -> SnoopPair {
-    let answer = try await connection.call(.attach(primary: primary))
-    let handle = try handle(in: answer)
-    let rcv = try answer.takeSocket()
-    let snd = try answer.takeSocket()
-    return SnoopPair(handle: handle, rcv: rcv, snd: snd)
+    try pair(in: await connection.call(.attach(primary: primary)))
   }
 
   /// Turns a snoop pair into the live socket, on the new primary, after `.mastershipGained`.
@@ -154,8 +203,7 @@ public final class Session: Sendable {
   ///   before does not leave, since the peer does not read.
   public func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel {
     let answer = try await connection.call(.beginRecords(handle))
-    guard case .recordChannel(let limit) = answer.body else { throw Self.unexpected }
-    return RecordChannel(try RecordSender(handle, answer.takeSocket(), limit: limit))
+    return RecordChannel(try answer.requireRecordSender(handle))
   }
 
   /// The state of one handle of this routing engine.
@@ -175,6 +223,8 @@ public final class Session: Sendable {
   private func done(_ answer: EngineAnswer) throws(JSRError) { try answer.requireDone() }
 
   private func handle(in answer: EngineAnswer) throws(JSRError) -> Handle { try answer.requireHandle() }
+
+  private func pair(in answer: EngineAnswer) throws(JSRError) -> SnoopPair { try answer.takePair() }
 
   private static var unexpected: JSRError { EngineAnswer.unexpected }
 }

@@ -51,6 +51,9 @@ struct CFailure: Error {
     case .notPrimary, .notSecondary: EREMOTE
     case .noSecondary: ENOLINK
     case .unsuitableSocket: EOPNOTSUPP
+    case .serviceTaken: EEXIST
+    case .noService: ENOENT
+    case .declined: ECONNREFUSED
     case .timeout: ETIMEDOUT
     case .notPermitted: EPERM
     case .unknownSetting, .invalidValue: EINVAL

@@ -38,6 +38,7 @@ extension jsr_event {
     self.init()
     var about: Handle?
     var text = ""
+    var of = ""
     let kind: jsr_event_type
     switch event {
     case .replicated(let handle): (kind, about) = (JSR_EVENT_REPLICATED, handle)
@@ -47,6 +48,19 @@ extension jsr_event {
     case .mastershipGained: kind = JSR_EVENT_MASTERSHIP_GAINED
     case .mastershipLost: kind = JSR_EVENT_MASTERSHIP_LOST
     case .peerClosed(let handle): (kind, about) = (JSR_EVENT_PEER_CLOSED, handle)
+    case .serviceAvailable(let name): (kind, of) = (JSR_EVENT_SERVICE_AVAILABLE, name)
+    case .serviceUnavailable(let name): (kind, of) = (JSR_EVENT_SERVICE_UNAVAILABLE, name)
+    case .replicationRequested(let request):
+      (kind, about, of) = (JSR_EVENT_REPLICATION_REQUESTED, request.primary, request.service)
+      withUnsafeMutableBytes(of: &local) { store(request.local, in: $0) }
+      withUnsafeMutableBytes(of: &remote) { store(request.foreign, in: $0) }
+      withUnsafeMutableBytes(of: &note) { place in
+        let count = min(request.note.count, place.count)
+        place.copyBytes(from: request.note.prefix(count))
+        note_size = UInt32(count)
+      }
+    case .requestWithdrawn(let name, let primary):
+      (kind, about, of) = (JSR_EVENT_REQUEST_WITHDRAWN, primary, name)
     case .missed(let number):
       kind = JSR_EVENT_MISSED
       count = UInt64(number)
@@ -55,5 +69,6 @@ extension jsr_event {
     type = kind.rawValue
     handle = about?.rawValue ?? 0
     withUnsafeMutableBytes(of: &reason) { store(text, in: $0) }
+    withUnsafeMutableBytes(of: &service) { store(of, in: $0) }
   }
 }

@@ -95,6 +95,9 @@ public enum Action: Sendable {
   /// End the kernel's socket with neither FIN nor RST.
   case silence(Handle)
 
+  /// Something about services.
+  case service(ServiceAction)
+
   // MARK: Records
 
   /// The kernel's socket is to be given what `unwrittenRecord` says.

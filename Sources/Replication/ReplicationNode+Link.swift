@@ -1,3 +1,4 @@
+import OrderedCollections
 import Packet
 
 // The inter-RE link: greeting, records in both directions, acknowledgements.
@@ -38,6 +39,8 @@ extension ReplicationNode {
     if arbiter.phase == .secondary, !entries.contains(where: { $0?.isFollowing == true }) {
       voidedSession = peerSession
     }
+    services.there = []
+    endRequests(.linkLost)
     let outputs = arbiter.linkWentDown(ending, now: now)
     // First what has happened, then what it means for each socket.
     noteStandby()
@@ -163,6 +166,8 @@ extension ReplicationNode {
       }
     case .ihaBegin, .sdrlInitial, .psrmSnapshot, .prlInitial, .ihaCommit, .psrmUpdate, .ihaEnd:
       try followHandshake(header, &reader, now: now)
+    case .ihaService, .ihaRequest, .ihaAnswer, .ihaWithdraw:
+      try receiveService(header, &reader, now: now)
     case .ihaAccept:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
@@ -276,6 +281,7 @@ extension ReplicationNode {
     if primaryRestarted { obey(arbiter.peerRestarted(now: now), now: now) }
     // Speak first: the arbiters decide on what they hear of each other.
     actions.append(.send(keepalive(now: now).record()))
+    tellServices()
   }
 
   func keepalive(now: Instant) -> Keepalive {

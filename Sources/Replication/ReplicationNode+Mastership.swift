@@ -131,6 +131,7 @@ extension ReplicationNode {
     guard arbiter.phase != reportedPhase else { return }
     reportedPhase = arbiter.phase
     say(.info, "mastership: \(arbiter.phase), term \(arbiter.term)")
+    endRequests(.notPrimary)
     actions.append(.phaseChanged(arbiter.phase))
     guard releaseIsDue else { return }
     releaseIsDue = false
@@ -138,6 +139,7 @@ extension ReplicationNode {
   }
 
   mutating func noteStandby() {
+    defer { noteServices() }
     guard arbiter.standbyIsReady != standbyWasReady else { return }
     standbyWasReady = arbiter.standbyIsReady
     actions.append(.standbyChanged(standbyWasReady))

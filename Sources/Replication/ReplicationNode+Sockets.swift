@@ -18,6 +18,14 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   case recordsToBeWritten(Handle, byteCount: Int)
   /// The application has ended its direction.
   case outputEnded(Handle)
+  /// Another application of this RE has registered the service.
+  case serviceTaken(ServiceName)
+  case tooManyServices(limit: Int)
+  /// The other RE's instance was asked for this handle already.
+  case requestPending(Handle)
+  /// The other RE's instance asks for nothing under this handle (any more).
+  case noRequest(Handle)
+  case requestRefused(RequestRefusal)
 
   public var description: String {
     switch self {
@@ -35,6 +43,11 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     case .recordsToBeWritten(let handle, let byteCount):
       "handle \(handle) has \(byteCount) bytes of records that are yet to be written"
     case .outputEnded(let handle): "handle \(handle): the outgoing direction has been closed"
+    case .serviceTaken(let service): "service \(service) is registered already on this RE"
+    case .tooManyServices(let limit): "this RE has \(limit) services, which is the most"
+    case .requestPending(let handle): "handle \(handle) is waiting for an answer of the other RE's instance"
+    case .noRequest(let handle): "the other RE's instance asks for nothing under handle \(handle)"
+    case .requestRefused(let refusal): "\(refusal)"
     }
   }
 }
@@ -53,7 +66,9 @@ extension ReplicationNode {
   public mutating func free(_ handle: Handle) throws(SocketError) {
     let place = try find(handle)
     switch entries[place]!.phase {
-    case .allocated, .attached, .unreplicated: remove(place)
+    case .allocated, .attached, .unreplicated:
+      if services.service(askedFor: handle) != nil { withdrawRequest(handle) }
+      remove(place)
     case let phase: throw .wrongPhase(handle, phase, wanted: "allocated, attached or unreplicated")
     }
   }
@@ -79,6 +94,7 @@ extension ReplicationNode {
     case .allocated, .unreplicated: break
     case let phase: throw .wrongPhase(handle, phase, wanted: "allocated or unreplicated")
     }
+    guard services.service(askedFor: handle) == nil else { throw .requestPending(handle) }
     guard arbiter.phase == .primary else { throw .notPrimary }
     guard case .up = linkState, arbiter.standbyIsReady else { throw .noSecondary }
     try checkIsOfOtherSide(secondary)

@@ -98,6 +98,7 @@ public struct ReplicationNode {
   /// input gives the same actions.
   var forwards: OrderedDictionary<Flow, Instant> = [:]
 
+  var services = Services()
   var linkState = LinkState.down
   var session: UInt64
   /// The other RE cannot merge what it had from the link before this one any more.
@@ -150,6 +151,7 @@ public struct ReplicationNode {
       }
       endStalled(now: now)
     }
+    endOverdueRequests(now: now)
     if case .greeting(let since) = linkState, now - since >= configuration.timing.greeting {
       // Nothing more is sent before the other RE has greeted: a connection that died would never show it.
       closeLink("no greeting for \(configuration.timing.greeting.milliseconds) ms")

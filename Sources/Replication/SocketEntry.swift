@@ -95,6 +95,8 @@ struct SocketEntry {
   var pausedSince: Instant?
   /// Primary: it was the secondary that ended replication.
   var wasRejected = false
+  /// Secondary: the pair was attached for a request of the primary's instance.
+  var answersRequest = false
   /// Secondary: whether it told the primary so.
   var hasPausedPrimary = false
   /// Secondary.

@@ -202,7 +202,8 @@ extension EchoServer {
     if part != .primary { return "this RE is not primary" }
     if session == nil { return "no engine" }
     if secondaryIsLost { return "no secondary stands by" }
-    if channel == nil { return "the other instance is not there" }
+    let isThere = options.usesRendezvous ? otherInstanceIsThere : channel != nil
+    if !isThere { return "the other instance is not there" }
     return nil
   }
 
@@ -279,14 +280,20 @@ extension EchoServer {
         engine.free(session, handle)
         return failed(toProtect: connection, obstacle)
       }
+      let offer = OfferMessage(
+        kind: .offer, slot: slot ?? 0, primary: handle, resumePoint: connection.conversation.resumePoint)
+      detail("OFFER fd \(connection.descriptor) handle \(handle)")
+      if let service = options.service, let session {
+        connectionsByHandle[handle] = connection
+        connection.lostDuringHandshake = nil
+        connection.protection = .handshake(handle, secondary: nil)
+        return engine.replicate(
+          session, connection: connection.id, descriptor: connection.descriptor, primary: handle,
+          service: service, note: offer.bytes)
+      }
       connection.protection = .offered(handle, until: MonotonicClock.nanoseconds + Self.offerTime)
       connectionsByHandle[handle] = connection
-      detail("OFFER fd \(connection.descriptor) handle \(handle)")
-      send(
-        OfferMessage(
-          kind: .offer, slot: slot ?? 0, primary: handle,
-          resumePoint: connection.conversation.resumePoint
-        ).bytes)
+      send(offer.bytes)
     case .failure(let error):
       failed(toProtect: connection, "\(error)")
     }
@@ -329,7 +336,7 @@ extension EchoServer {
       connectionsByHandle[merged] = nil
       connection.mergedHandle = nil
     }
-    detail("REPLICATED \(connection.label) secondary handle \(secondary)")
+    detail("REPLICATED \(connection.label)" + (secondary.map { " secondary handle \($0)" } ?? ""))
     if part == .secondary {
       close(connection, "it has moved to the other RE")
     } else if let reason = connection.lostDuringHandshake {

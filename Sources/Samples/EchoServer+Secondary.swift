@@ -22,6 +22,16 @@ extension EchoServer {
     }
   }
 
+  /// The other instance asks through the engines.
+  func requested(_ request: RequestedReplication) {
+    guard let session else { return }
+    let parsed = request.note.withUnsafeBytes { note in try? OfferMessage.parse(note)?.message }
+    guard let offer = parsed, part == .secondary, !isEnding else {
+      return engine.decline(session, request, reason: "this instance is not the secondary one")
+    }
+    engine.accept(session, request, at: offer.resumePoint)
+  }
+
   func attached(_ primary: Handle, _ point: ResumePoint, _ result: Result<AnswerMessage.Pair, JSRError>) {
     let slot = slot ?? 0
     switch result {
@@ -29,7 +39,7 @@ extension EchoServer {
       line("ATTACH to handle \(primary): \(error)")
       send(AnswerMessage(slot: slot, primary: primary, pair: nil).bytes)
     case .success(let descriptors):
-      guard part == .secondary, channel != nil, !isEnding,
+      guard part == .secondary, channel != nil || options.usesRendezvous, !isEnding,
         let conversation = Conversation(
           resumingAt: point, slot: slot, verifiesPayload: options.verifiesPayload)
       else {

@@ -87,6 +87,8 @@ public final class EchoServer {
   /// The engine has said that no secondary stands by: an offer would only keep a connection waiting.
   private(set) var secondaryIsLost = false
   private var hadSession = false
+  /// With rendezvous: the engine has said that the other instance can be asked.
+  private(set) var otherInstanceIsThere = false
 
   /// Binds everything; an address that is not there or a port in use is seen here.
   public convenience init(_ options: EchoServerOptions) throws {
@@ -115,7 +117,7 @@ public final class EchoServer {
     channelAddress = try options.channelListenAddress.map {
       try SocketAddress(host: $0, port: 0, isNumeric: true)
     }
-    if options.isPlain {
+    if options.isPlain || options.usesRendezvous {
       instanceListener = nil
     } else {
       let any = otherAddress?.family == AF_INET6 ? "::" : "0.0.0.0"
@@ -141,7 +143,7 @@ public final class EchoServer {
     line(settings)
     let keeper =
       options.isPlain
-      ? nil : engine.keepSession(connectToEngine)
+      ? nil : engine.keepSession(registering: options.service, connectToEngine)
     if slot != nil { try poll.add(peerListener.descriptor, .read, .peers) }
 
     var nextTick: UInt64 = 0
@@ -215,6 +217,15 @@ public final class EchoServer {
       withdrawOffers("the secondary is lost")
     case .mastershipGained: become(.primary)
     case .mastershipLost: become(.secondary)
+    case .serviceAvailable:
+      line("INSTANCE there")
+      otherInstanceIsThere = true
+      retryEverything()
+    case .serviceUnavailable:
+      line("INSTANCE not there")
+      otherInstanceIsThere = false
+    case .replicationRequested(let request): requested(request)
+    case .requestWithdrawn(_, let primary): detail("WITHDRAWN handle \(primary)")
     case .peerClosed(let handle): detail("PEER closed its direction, handle \(handle)")
     case .missed(let count): missed(count)
     case .engineGone: engineIsGone()
@@ -244,6 +255,7 @@ public final class EchoServer {
   private func engineIsGone() {
     guard session != nil else { return }
     session = nil
+    otherInstanceIsThere = false
     line("ENGINE gone: open connections go on unreplicated")
     for connection in connections.values {
       switch connection.protection {
@@ -262,6 +274,8 @@ public final class EchoServer {
   /// Events were lost, so everything is asked for again.
   private func missed(_ count: Int) {
     line("EVENTS \(count) missed")
+    // If it is not so, the engine refuses.
+    otherInstanceIsThere = options.usesRendezvous
     guard let session else { return }
     let mailbox = engine.mailbox
     Task {
@@ -286,7 +300,7 @@ public final class EchoServer {
   private func tick(_ now: UInt64) {
     if signals.take() != nil { end() }
     if !options.isPlain, endAt == nil {
-      if part == .secondary, channel == nil { connectToPrimary() }
+      if part == .secondary, channel == nil, !options.usesRendezvous { connectToPrimary() }
       expireOffers(now)
       protectWhatIsDue(now)
     }
@@ -466,8 +480,12 @@ public final class EchoServer {
     if options.isPlain {
       words.append("plain, slot \(slot ?? 0)")
     } else {
-      words.append("channel port \(options.channelPort)")
-      words.append("other instance \(options.otherAddress ?? "connects")")
+      if let service = options.service {
+        words.append("rendezvous \(service)")
+      } else {
+        words.append("channel port \(options.channelPort)")
+        words.append("other instance \(options.otherAddress ?? "connects")")
+      }
       words.append("engine \(options.controlSocket)")
     }
     if let count = options.unreplicateAfter { words.append("unreplicate after \(count) messages") }

@@ -29,6 +29,8 @@ public struct EchoServerOptions: Sendable {
   public var otherAddress: String?
   /// Stop replicating each connection after so many messages; `nil` for never.
   public var unreplicateAfter: UInt64?
+  /// The two instances meet through the engines, and have no channel of their own.
+  public var usesRendezvous = false
   /// The engine's control socket.
   public var controlSocket = defaultControlSocket
   /// No replication at all: an ordinary echo server.
@@ -41,6 +43,9 @@ public struct EchoServerOptions: Sendable {
   public var givesRecords = false
   /// One line a second instead of lines for every connection and message.
   public var isQuiet = false
+
+  /// The name under which the instances find each other.
+  var service: String? { usesRendezvous && !isPlain ? "jsrutil:\(port)" : nil }
 
   public init() {}
 }

@@ -13,11 +13,21 @@ struct EngineClient: Sendable {
   typealias Connector = @Sendable () async throws(JSRError) -> any EngineSession
 
   /// Keeps a session to the engine, connecting again for as long as the task is not cancelled.
-  func keepSession(_ connect: @escaping Connector) -> Task<Void, Never> {
+  ///
+  /// - Parameter service: is registered in each.
+  func keepSession(registering service: String?, _ connect: @escaping Connector) -> Task<Void, Never> {
     Task {
       while !Task.isCancelled {
         do throws(JSRError) {
           let session = try await connect()
+          if let service {
+            do throws(JSRError) {
+              try await session.register(service: service)
+            } catch {
+              session.close()
+              throw error
+            }
+          }
           mailbox.post(.ready(session, try await session.role()))
           for await event in session.events { mailbox.post(.event(event)) }
           session.close()
@@ -57,17 +67,32 @@ struct EngineClient: Sendable {
     _ session: any EngineSession, connection: UInt64, descriptor: Int32, primary: Handle, secondary: Handle
   ) {
     Task {
-      let outcome = await session.replicate(
-        Socket(owning: descriptor), primary: primary, secondary: secondary)
-      // Whichever way it went, the number is the same one and the loop owns it again.
-      switch consume outcome {
-      case .replicating(let socket):
-        _ = socket.release()
-        mailbox.post(.handshakeOver(connection: connection, refusal: nil))
-      case .refused(let socket, let error):
-        _ = socket.release()
-        mailbox.post(.handshakeOver(connection: connection, refusal: error))
-      }
+      handshakeOver(
+        connection,
+        await session.replicate(Socket(owning: descriptor), primary: primary, secondary: secondary))
+    }
+  }
+
+  func replicate(
+    _ session: any EngineSession, connection: UInt64, descriptor: Int32, primary: Handle, service: String,
+    note: [UInt8]
+  ) {
+    Task {
+      handshakeOver(
+        connection,
+        await session.replicate(Socket(owning: descriptor), primary: primary, service: service, note: note))
+    }
+  }
+
+  /// Whichever way it went, the number is the same one and the loop owns it again.
+  private func handshakeOver(_ connection: UInt64, _ outcome: consuming ReplicationOutcome) {
+    switch consume outcome {
+    case .replicating(let socket):
+      _ = socket.release()
+      mailbox.post(.handshakeOver(connection: connection, refusal: nil))
+    case .refused(let socket, let error):
+      _ = socket.release()
+      mailbox.post(.handshakeOver(connection: connection, refusal: error))
     }
   }
 
@@ -96,15 +121,33 @@ struct EngineClient: Sendable {
   func attach(_ session: any EngineSession, primary: Handle, at point: ResumePoint) {
     Task {
       do throws(JSRError) {
-        let pair = try await session.attach(primary: primary).release()
-        mailbox.post(
-          .attached(
-            primary: primary, point,
-            .success(AnswerMessage.Pair(secondary: pair.handle, rcv: pair.rcv, snd: pair.snd))))
+        attached(primary, point, try await session.attach(primary: primary))
       } catch {
         mailbox.post(.attached(primary: primary, point, .failure(error)))
       }
     }
+  }
+
+  func accept(_ session: any EngineSession, _ request: RequestedReplication, at point: ResumePoint) {
+    Task {
+      do throws(JSRError) {
+        attached(request.primary, point, try await session.accept(request))
+      } catch {
+        mailbox.post(.attached(primary: request.primary, point, .failure(error)))
+      }
+    }
+  }
+
+  private func attached(_ primary: Handle, _ point: ResumePoint, _ pair: consuming SnoopPair) {
+    let pair = pair.release()
+    mailbox.post(
+      .attached(
+        primary: primary, point,
+        .success(AnswerMessage.Pair(secondary: pair.handle, rcv: pair.rcv, snd: pair.snd))))
+  }
+
+  func decline(_ session: any EngineSession, _ request: RequestedReplication, reason: String) {
+    Task { try? await session.decline(request, reason: reason) }
   }
 
   func merge(_ session: any EngineSession, _ handle: Handle) {

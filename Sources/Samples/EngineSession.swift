@@ -18,6 +18,12 @@ protocol EngineSession: AnyObject, Sendable {
   func unreplicate(_ handle: Handle) async throws(JSRError)
   func close(_ socket: consuming Socket, handle: Handle) async throws(JSRError)
   func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel
+  func register(service: String) async throws(JSRError)
+  func replicate(
+    _ socket: consuming Socket, primary: Handle, service: String, note: [UInt8]
+  ) async -> ReplicationOutcome
+  func accept(_ request: RequestedReplication) async throws(JSRError) -> SnoopPair
+  func decline(_ request: RequestedReplication, reason: String) async throws(JSRError)
   func attach(primary: Handle) async throws(JSRError) -> SnoopPair
   func merge(_ handle: Handle) async throws(JSRError) -> Socket
 }

@@ -13,8 +13,9 @@ final class ServedConnection {
     /// The other instance was asked to make its snoop pair.
     case offered(Handle, until: UInt64)
     /// The socket is given away for the handshake.
-    case handshake(Handle, secondary: Handle)
-    case replicated(Handle, secondary: Handle)
+    /// The other RE's handle is not told where the instances meet through the engines.
+    case handshake(Handle, secondary: Handle?)
+    case replicated(Handle, secondary: Handle?)
     /// Nothing more is read; the last answer to be replicated is awaited to be acknowledged, until the time
     /// given.
     case settling(Handle, until: UInt64)

@@ -38,6 +38,7 @@ final class Application {
   private var holdings: [Int: Holding] = [:]
   private var isPrimary = false
   private var standbyIsUp = false
+  private var otherCanBeAsked = false
   /// What a stuck application has not heard yet.
   private var unheard: [(Application) -> Void] = []
 
@@ -97,6 +98,7 @@ final class Application {
       guard let engine = application.machine.engine else { return }
       application.isPrimary = engine.phase == .primary
       application.standbyIsUp = engine.node.arbiter.standbyIsReady
+      if application.world.scenario.meetsThroughEngines { application.ask { $0.register() } }
       application.replicateAll()
     }
   }
@@ -119,6 +121,7 @@ final class Application {
       }
     }
     standbyIsUp = false
+    otherCanBeAsked = false
     isPrimary = false
   }
 
@@ -135,6 +138,18 @@ final class Application {
       application.standbyIsUp = isUp
       if isUp { application.replicateAll() }
     }
+  }
+
+  func serviceChanged(_ isAvailable: Bool) {
+    hear { application in
+      application.otherCanBeAsked = isAvailable
+      if isAvailable { application.replicateAll() }
+    }
+  }
+
+  /// Secondary: the other instance asks through the engines.
+  func requested(_ primary: Handle, _ conversation: Conversation) {
+    hear { $0.offered(primary, conversation, isRequest: true) { _ in } }
   }
 
   func replicated(_ handle: Handle) {
@@ -257,6 +272,12 @@ final class Application {
       return
     }
     live.handle = handle
+    if otherCanBeAsked {
+      live.state = .handshake
+      return ask { [weak self] engine in
+        if let reason = engine.request(handle, live.socket) { self?.refused(handle, reason) }
+      }
+    }
     let other = world.machines[1 - machine.slot]
     let conversation = live.socket.conversation
     guard world.link.pathWorks else { return }
@@ -271,17 +292,21 @@ final class Application {
   }
 
   /// Secondary: the other instance has a connection to be snooped.
-  private func offered(_ primary: Handle, _ conversation: Conversation, _ answer: @escaping (Handle) -> Void)
-  {
+  private func offered(
+    _ primary: Handle, _ conversation: Conversation, isRequest: Bool = false,
+    _ answer: @escaping (Handle) -> Void
+  ) {
     guard !isPrimary else { return }
     if case .pair(let old, _) = holdings[conversation.number] {
       ask { $0.close(old) }
       holdings[conversation.number] = nil
     }
     ask { [weak self] engine in
-      guard let self, isAlive, let (handle, pair) = engine.attach(primary: primary, conversation) else {
-        return
-      }
+      guard let self, isAlive,
+        let (handle, pair) =
+          isRequest
+          ? engine.accept(primary, conversation) : engine.attach(primary: primary, conversation)
+      else { return }
       hear { application in
         // The answer of an engine that is gone comes before the news of its end.
         guard application.machine.engine === engine else { return }
@@ -291,7 +316,8 @@ final class Application {
         application.holdings[conversation.number] = .pair(handle, pair)
         answer(handle)
         application.watch(pair)
-        application.after(.seconds(3)) { $0.giveUpIfUnused(handle, conversation) }
+        // Of what was accepted for nothing the engine tells.
+        if !isRequest { application.after(.seconds(3)) { $0.giveUpIfUnused(handle, conversation) } }
       }
     }
   }

@@ -90,6 +90,10 @@ final class EngineProcess {
   private var given: [UInt32: Handle] = [:]
   private var sockets: [Handle: (socket: KernelSocket, closeRequested: Instant?)] = [:]
   private var pending: [Handle: KernelSocket] = [:]
+  /// About which the other RE's instance was asked.
+  private var requested: [Handle: KernelSocket] = [:]
+  /// Of `pending`, those for which a pair was attached on request.
+  private var answered: Set<Handle> = []
   /// Of `pending`, those that their application has closed meanwhile.
   private var closedEarly: Set<Handle> = []
   private var pairs: [Handle: Pair] = [:]
@@ -558,6 +562,8 @@ final class EngineProcess {
     case .silence(let handle):
       if let socket = sockets[handle]?.socket ?? pending[handle] { machine.remove(socket.conversation.flow) }
 
+    case .service(let action): serviceChanged(action)
+
     case .writeRecords(let handle): if let work = records[handle] { writeRecords(work) }
     case .recordsHaveRoom(let handle): if let work = records[handle] { readRecords(work) }
     case .recordsSafe: break
@@ -693,6 +699,7 @@ final class EngineProcess {
 
   private func replicationBegan(_ handle: Handle) {
     world.statistics.replications += 1
+    answered.remove(handle)
     if let socket = pending.removeValue(forKey: handle) {
       sockets[handle] = (socket, nil)
       socket.engineHasIt = true
@@ -703,6 +710,7 @@ final class EngineProcess {
 
   private func replicationRefused(_ handle: Handle, _ reason: UnreplicateReason) {
     guard let socket = pending.removeValue(forKey: handle) else { return }
+    if answered.remove(handle) != nil { node.withdrawRequest(handle) }
     closedEarly.remove(handle)
     socket.engineHasIt = false
     machine.application?.refused(handle, "\(reason)")
@@ -767,6 +775,7 @@ final class EngineProcess {
   }
 
   private func applicationGone() {
+    node.unregister(Self.service)
     for handle in owned.sorted(by: { $0.rawValue < $1.rawValue }) {
       owned.remove(handle)
       guard let phase = try? node.socket(handle).phase else {
@@ -848,6 +857,66 @@ final class EngineProcess {
     socket.engineHasIt = true
     world.name(handle, socket.conversation)
     return nil
+  }
+
+  // MARK: Rendezvous
+
+  private static let service = ServiceName("application")!
+
+  func register() { try? node.register(Self.service) }
+
+  /// - Returns: why not.
+  func request(_ handle: Handle, _ socket: KernelSocket) -> String? {
+    do throws(SocketError) {
+      try node.request(
+        ReplicationRequest(
+          service: Self.service, primary: handle, flow: socket.conversation.flow,
+          note: [UInt8(truncatingIfNeeded: socket.conversation.number)]), now: machine.now)
+    } catch { return "\(error)" }
+    requested[handle] = socket
+    socket.engineHasIt = true
+    world.name(handle, socket.conversation)
+    return nil
+  }
+
+  func accept(_ primary: Handle, _ conversation: Conversation) -> (Handle, Pair)? {
+    guard node.service(requestedFor: primary) != nil, let attached = attach(primary: primary, conversation)
+    else { return nil }
+    do throws(SocketError) {
+      try node.answerRequest(primary, with: attached.0)
+    } catch {
+      world.broken(.protocolUse, "\(name) cannot answer what it was asked: \(error)")
+    }
+    return attached
+  }
+
+  private func serviceChanged(_ action: ServiceAction) {
+    switch action {
+    case .availabilityChanged(_, let isAvailable): machine.application?.serviceChanged(isAvailable)
+    case .requested(let request):
+      let conversation = world.conversations.first { $0.flow == request.flow }
+      guard let conversation, request.note == [UInt8(truncatingIfNeeded: conversation.number)] else {
+        return world.broken(.protocolUse, "\(name) is asked for \(request.flow), which nobody has")
+      }
+      machine.application?.requested(request.primary, conversation)
+    case .withdrawn: break
+    case .answered(let handle, let secondary):
+      guard let socket = requested.removeValue(forKey: handle) else { return node.withdrawRequest(handle) }
+      socket.engineHasIt = false
+      let isThere = machine.sockets[socket.conversation.flow] === socket
+      let refusal = isThere ? replicate(handle, secondary: secondary, socket) : "the connection is gone"
+      if refusal == nil { answered.insert(handle) }
+      if let refusal {
+        node.withdrawRequest(handle)
+        machine.application?.refused(handle, refusal)
+        machine.closeIfUnowned(socket)
+      }
+    case .refused(let handle, let refusal):
+      guard let socket = requested.removeValue(forKey: handle) else { return }
+      socket.engineHasIt = false
+      machine.application?.refused(handle, "\(refusal)")
+      machine.closeIfUnowned(socket)
+    }
   }
 
   func unreplicate(_ handle: Handle) { try? node.unreplicate(handle, now: machine.now) }

@@ -94,6 +94,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
   var faultsEnd: TrueTime
   /// Which REs run an engine of the previous release until it is started again.
   var beginsWithOldEngine = [false, false]
+  /// The applications' instances ask each other through the engines where these can, and over a channel otherwise.
+  var meetsThroughEngines = false
 
   public var description: String {
     "seed \(seed): \(kind.rawValue), \(mode == .strict ? "strict" : "overlap"), detection "
@@ -151,6 +153,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
       }
       faults = Fault.draw(for: self, using: &random)
       beginsWithOldEngine = (0...1).map { _ in random.chance(0.25) }
+      meetsThroughEngines = random.chance(0.4)
     }
   }
 

@@ -35,6 +35,8 @@ struct EchoServerCommand: ParsableCommand {
     help: ArgumentHelp(
       "This RE's address on the inter-RE link, to listen there only.", valueName: "address"))
   var oreListen: String?
+  @Flag(help: "Meet the other instance through the engines, without a channel; --ore is not needed then.")
+  var rendezvous = false
   @Option(help: ArgumentHelp("Stop replicating each connection after so many messages.", valueName: "n"))
   var unreplicateAfter: UInt64?
   @Flag(name: .customShort("v"), help: "Verify the pattern of every payload.")
@@ -51,7 +53,7 @@ struct EchoServerCommand: ParsableCommand {
   var quiet = false
 
   func validate() throws {
-    guard plain || mode == .primary || ore != nil else {
+    guard plain || rendezvous || mode == .primary || ore != nil else {
       throw ValidationError(
         "--ore is missing: the instance on the other RE must be known to \(mode.rawValue)")
     }
@@ -74,6 +76,7 @@ struct EchoServerCommand: ParsableCommand {
     options.verifiesPayload = verbose
     options.isQuiet = quiet
     options.givesRecords = records
+    options.usesRendezvous = rendezvous
     try EchoServer(options).run()
   }
 }

@@ -3,8 +3,8 @@
  *   life select|poll|epoll primary OTHER-RE UNREPLICATE-AFTER
  *   life select|poll|epoll secondary
  *
- * The primary accepts one connection on port 16000, replicates it and echoes it to its end; after so many bytes it
- * ends the replication, unless that is 0. The secondary follows it, compares both directions, and goes on with it
+ * The primary accepts one connection on port 16000, replicates it and echoes it to its end, in records; after half of
+ * so many bytes it ends record mode, after all of them the replication, unless that is 0. The secondary follows it, compares both directions, and goes on with it
  * if it becomes primary. Messages are those of jsrpeer. Ends with status 0 if everything was as jsr.h says; every
  * check that fails is a line that names it. */
 #define _GNU_SOURCE
@@ -111,12 +111,76 @@ static void write_all(int fd, const unsigned char *bytes, size_t count) {
   }
 }
 
+static jsr_records_status news_of(jsr_records *records) {
+  jsr_records_status news;
+  EXPECT(jsr_records_news(records, &news, sizeof news), 0);
+  return news;
+}
+
+/* Gives a record, waiting in the loop that was asked for until there is room. */
+static void give(jsr_records *records, const unsigned char *bytes, size_t count) {
+  const int news = jsr_records_descriptor(records);
+  const uint64_t before = news_of(records).given;
+  uint64_t number;
+  int result;
+  while ((result = jsr_send_record(records, bytes, count, 0, &number)) == -EAGAIN) {
+    readable(&news, 1);
+    news_of(records);
+  }
+  EXPECT(result, 0);
+  CHECK(number == before + 1);
+}
+
+/* Begins record mode, of which what makes no sense is refused. */
+static jsr_records *begin(jsr_handle handle) {
+  jsr_records *records, *none;
+  EXPECT(jsr_begin_records(session, handle, &records), 0);
+  REFUSED(jsr_begin_records(session, handle, &none), EBADFD);
+  CHECK(none == NULL);
+  jsr_records_status news = news_of(records);
+  CHECK(news.state == JSR_RECORDS_OPEN && news.limit >= 65536 && !news.given && !news.safe);
+  REFUSED(jsr_records_news(records, &news, 8), EINVAL);
+  REFUSED(jsr_send_record(records, "", 0, -1, NULL), EMSGSIZE);
+  REFUSED(jsr_send_record(records, "", (size_t)news.limit + 1, -1, NULL), EMSGSIZE);
+  REFUSED(jsr_send_record(records, NULL, 1, -1, NULL), EINVAL);
+  REFUSED(jsr_wait_record(records, 1, -1), EINVAL);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    if (jsr_send_record(records, "x", 1, 0, NULL) != -ECHILD) _exit(1);
+    jsr_free_records(records), jsr_disconnect(session);
+    execl("/bin/true", "true", NULL);
+    _exit(2);
+  }
+  int status;
+  EXPECT(waitpid(child, &status, 0), child);
+  EXPECT(status, 0);
+  return records;
+}
+
+/* Ends record mode: everything was accepted, and is safe. */
+static void end(jsr_records *records) {
+  jsr_records_status news = news_of(records);
+  uint64_t accepted;
+  EXPECT(jsr_wait_record(records, news.given, 10000), 0);
+  EXPECT(jsr_end_records(records, 10000, &accepted), 0);
+  CHECK(accepted == news.given && accepted > 0);
+  news = news_of(records);
+  CHECK(news.state == JSR_RECORDS_ENDED && news.accepted == accepted && news.safe == accepted);
+  const int ended = jsr_records_descriptor(records);
+  CHECK(readable(&ended, 1) == 1);
+  REFUSED(jsr_send_record(records, "x", 1, -1, NULL), ESHUTDOWN);
+  jsr_free_records(records);
+  printf("RECORDS %" PRIu64 "\n", accepted);
+}
+
 /* Echoes until the peer closes. */
 static void serve(int fd, jsr_handle handle, struct transform t, size_t unreplicate_after) {
   static unsigned char bytes[65536];
   size_t total = 0;
   const int fds[2] = {fd, jsr_event_descriptor(session)};
   bool asked = false, closed = false;
+  jsr_records *records = handle ? begin(handle) : NULL;
   while (!closed) {
     unsigned ready = readable(fds, 2);
     if (ready & 2) {
@@ -133,9 +197,11 @@ static void serve(int fd, jsr_handle handle, struct transform t, size_t unreplic
       ssize_t n = read(fd, bytes, sizeof bytes);
       CHECK(n >= 0);
       answer(&t, bytes, (size_t)n, jsr_slot(session));
-      write_all(fd, bytes, (size_t)n);
+      if (records && n > 0) give(records, bytes, (size_t)n);
+      else write_all(fd, bytes, (size_t)n);
       total += (size_t)n;
       closed = n == 0;
+      if (records && (closed || (unreplicate_after && total >= unreplicate_after / 2))) end(records), records = NULL;
       if (handle && !asked && unreplicate_after && total >= unreplicate_after) {
         asked = true;
         EXPECT(jsr_unreplicate(session, handle), 0);
@@ -214,6 +280,19 @@ static int listening(uint16_t port) {
   return fd;
 }
 
+/* With epoll the instances meet through the engines; with the others over a channel. */
+static bool has_rendezvous(void) { return !strcmp(loop, "epoll"); }
+
+/* Waits for an event of this type, and takes those before it. */
+static jsr_event wait_for(uint32_t type) {
+  const int events = jsr_event_descriptor(session);
+  while (true) {
+    readable(&events, 1);
+    jsr_event event = take_event();
+    if (event.type == type) return event;
+  }
+}
+
 /* In a child every call is refused, and giving the session up leaves the parent's alone. */
 static void check_fork(void) {
   jsr_handle handle;
@@ -234,6 +313,7 @@ static void check_fork(void) {
 static void primary(const char *other, size_t unreplicate_after) {
   jsr_handle handle, stale, theirs, none;
   jsr_event event;
+  jsr_socket_status status;
   int rcv, snd, listener = listening(16000);
   EXPECT(jsr_event_descriptor(session), jsr_event_descriptor(session));
   while (jsr_next_event(session, &event, sizeof event) == 0) continue;
@@ -255,6 +335,14 @@ static void primary(const char *other, size_t unreplicate_after) {
   REFUSED(jsr_unreplicate(session, handle), EBADFD);
   REFUSED(jsr_merge(session, handle, &rcv), EBADFD);
 
+  if (has_rendezvous()) {
+    REFUSED(jsr_register(session, "no name"), EPROTO);
+    REFUSED(jsr_unregister(session, "life"), ENOENT);
+    EXPECT(jsr_register(session, "life"), 0);
+    REFUSED(jsr_register(session, "life"), EEXIST);
+    event = wait_for(JSR_EVENT_SERVICE_AVAILABLE);
+    CHECK(!strcmp(event.service, "life"));
+  }
   puts("LISTENING");
   fflush(stdout);
   int fd = accept(listener, NULL, NULL), channel = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -262,15 +350,25 @@ static void primary(const char *other, size_t unreplicate_after) {
   /* Nothing is attached yet on the other RE, and the handle can be used again. */
   REFUSED(jsr_replicate(session, fd, handle, (handle & ~((jsr_handle)0xff << 56)) | (jsr_handle)!jsr_slot(session) << 56),
           EBADFD);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(17000)};
-  CHECK(inet_aton(other, &address.sin_addr));
-  EXPECT(connect(channel, (struct sockaddr *)&address, sizeof address), 0);
-  EXPECT(send(channel, &handle, 8, MSG_NOSIGNAL), 8);
-  EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
-  EXPECT(jsr_replicate(session, fd, handle, theirs), 0);
+  if (has_rendezvous()) {
+    static const unsigned char long_note[JSR_NOTE_LIMIT + 1];
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "nobody", NULL, 0), ENOENT);
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "life", long_note, sizeof long_note), EMSGSIZE);
+    REFUSED(jsr_replicate_by_service(session, fd, handle, "life", "no", 2), ECONNREFUSED);
+    CHECK(strstr(jsr_last_error(), "life") && strstr(jsr_last_error(), "not this one"));
+    EXPECT(jsr_replicate_by_service(session, fd, handle, "life", "note", 4), 0);
+    EXPECT(jsr_status(session, handle, &status, sizeof status), 0);
+    theirs = status.peer_handle;
+  } else {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(17000)};
+    CHECK(inet_aton(other, &address.sin_addr));
+    EXPECT(connect(channel, (struct sockaddr *)&address, sizeof address), 0);
+    EXPECT(send(channel, &handle, 8, MSG_NOSIGNAL), 8);
+    EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
+    EXPECT(jsr_replicate(session, fd, handle, theirs), 0);
+  }
   EXPECT(state_of(handle), JSR_STATE_REPLICATING);
   REFUSED(jsr_free(session, handle), EBADFD);
-  jsr_socket_status status;
   EXPECT(jsr_status(session, handle, &status, sizeof status), 0);
   CHECK(status.peer_handle == theirs && status.role == JSR_ROLE_PRIMARY);
   CHECK(!strcmp(status.local, "5.5.5.5:16000") && !strncmp(status.remote, "5.5.5.4:", 8));
@@ -283,16 +381,29 @@ static void primary(const char *other, size_t unreplicate_after) {
 
 static void secondary(void) {
   jsr_handle theirs, ours;
-  int rcv, snd, listener = listening(17000);
+  int rcv, snd, listener = listening(17000), channel = -1;
+  if (has_rendezvous()) EXPECT(jsr_register(session, "life"), 0);
   puts("LISTENING");
   fflush(stdout);
-  int channel = accept(listener, NULL, NULL);
-  EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
-  REFUSED(jsr_attach(session, (jsr_handle)jsr_slot(session) << 56 | 1, &ours, &rcv, &snd), ESTALE);
-  EXPECT(jsr_attach(session, theirs, &ours, &rcv, &snd), 0);
+  if (has_rendezvous()) {
+    jsr_event request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
+    CHECK(!strcmp(request.service, "life") && request.note_size == 2 && !memcmp(request.note, "no", 2));
+    CHECK(!strcmp(request.local, "5.5.5.5:16000") && !strncmp(request.remote, "5.5.5.4:", 8));
+    EXPECT(jsr_decline(session, request.handle, "not this one"), 0);
+    REFUSED(jsr_accept(session, request.handle, &ours, &rcv, &snd), ESTALE);
+    request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
+    CHECK(request.note_size == 4 && !memcmp(request.note, "note", 4));
+    EXPECT(jsr_accept(session, request.handle, &ours, &rcv, &snd), 0);
+  } else {
+    channel = accept(listener, NULL, NULL);
+    EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);
+    REFUSED(jsr_attach(session, (jsr_handle)jsr_slot(session) << 56 | 1, &ours, &rcv, &snd), ESTALE);
+    EXPECT(jsr_attach(session, theirs, &ours, &rcv, &snd), 0);
+    EXPECT(send(channel, &ours, 8, MSG_NOSIGNAL), 8);
+    close(channel);
+  }
   REFUSED(jsr_merge(session, ours, &(int){0}), EREMOTE);
-  EXPECT(send(channel, &ours, 8, MSG_NOSIGNAL), 8);
-  close(channel), close(listener);
+  close(listener);
   printf("SNOOPING 0x%" PRIx64 "\n", ours);
   follow(ours, rcv, snd);
 }

@@ -22,6 +22,20 @@ struct ControlEventTests {
       #"{"event":"mastership_lost","reason":"switched","time_ms":5,"version":1}"#
     ),
     (.peerClosed(handle), #"{"event":"peer_closed","handle":"0x100000200000003","time_ms":5,"version":1}"#),
+    (.serviceAvailable("echo"), #"{"event":"service_available","service":"echo","time_ms":5,"version":1}"#),
+    (
+      .serviceUnavailable("echo"),
+      #"{"event":"service_unavailable","service":"echo","time_ms":5,"version":1}"#
+    ),
+    (
+      .replicationRequested(
+        .init(service: "echo", primary: handle, local: "5.5.5.5:1", foreign: "5.5.5.4:2", note: [0, 255])),
+      #"{"event":"replication_requested","foreign":"5.5.5.4:2","local":"5.5.5.5:1","note":[0,255],"primary":"0x100000200000003","service":"echo","time_ms":5,"version":1}"#
+    ),
+    (
+      .requestWithdrawn(service: "echo", primary: handle),
+      #"{"event":"request_withdrawn","primary":"0x100000200000003","service":"echo","time_ms":5,"version":1}"#
+    ),
     (.missed(count: 12), #"{"count":12,"event":"missed","time_ms":5,"version":1}"#),
   ]
 

@@ -38,6 +38,24 @@ struct ControlRequestTests {
     (.unreplicate(handle), #"{"handle":"0x100001d00000000","id":9,"request":"unreplicate","version":1}"#),
     (.merge(handle), #"{"handle":"0x100001d00000000","id":9,"request":"merge","version":1}"#),
     (.close(handle), #"{"handle":"0x100001d00000000","id":9,"request":"close","version":1}"#),
+    (.registerService("echo"), #"{"id":9,"request":"register_service","service":"echo","version":1}"#),
+    (.unregisterService("echo"), #"{"id":9,"request":"unregister_service","service":"echo","version":1}"#),
+    (
+      .requestReplication(primary: handle, service: "echo", note: [0, 255]),
+      #"{"id":9,"note":[0,255],"primary":"0x100001d00000000","request":"request_replication","service":"echo","version":1}"#
+    ),
+    (
+      .requestReplication(primary: handle, service: "echo", note: []),
+      #"{"id":9,"primary":"0x100001d00000000","request":"request_replication","service":"echo","version":1}"#
+    ),
+    (
+      .acceptReplication(primary: handle),
+      #"{"id":9,"primary":"0x100001d00000000","request":"accept_replication","version":1}"#
+    ),
+    (
+      .declineReplication(primary: handle, reason: "busy"),
+      #"{"id":9,"primary":"0x100001d00000000","reason":"busy","request":"decline_replication","version":1}"#
+    ),
     (.beginRecords(handle), #"{"handle":"0x100001d00000000","id":9,"request":"begin_records","version":1}"#),
     (.status(handle), #"{"handle":"0x100001d00000000","id":9,"request":"status","version":1}"#),
     (.subscribe(.own), #"{"id":9,"request":"subscribe","scope":"own","version":1}"#),
@@ -55,7 +73,11 @@ struct ControlRequestTests {
   @Test("comes with a descriptor only where a socket is handed over")
   func descriptors() {
     for (body, _) in Self.bodies {
-      let expected = if case .replicate = body { 1 } else { 0 }
+      let expected =
+        switch body {
+        case .replicate, .requestReplication: 1
+        default: 0
+        }
       #expect(ControlRequest(id: 1, body: body).descriptorCount == expected)
     }
   }
@@ -123,7 +145,9 @@ struct ControlRequestTests {
     for (body, _) in Self.bodies {
       let expected: (application: Bool, operator: Bool) =
         switch body {
-        case .allocate, .free, .attach, .replicate, .merge, .close, .beginRecords: (true, false)
+        case .allocate, .free, .attach, .replicate, .merge, .close, .beginRecords, .registerService,
+          .unregisterService, .requestReplication, .acceptReplication, .declineReplication:
+          (true, false)
         case .set, .logLevel, .holdAcknowledgements: (false, true)
         default: (true, true)
         }

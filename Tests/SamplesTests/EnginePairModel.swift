@@ -214,6 +214,15 @@ final class ModelSession: EngineSession {
     }
     return .replicating(socket)
   }
+  func register(service: String) async throws(JSRError) { throw Self.noServices }
+  func replicate(
+    _ socket: consuming Socket, primary: Handle, service: String, note: [UInt8]
+  ) async -> ReplicationOutcome { .refused(socket, Self.noServices) }
+  func accept(_ request: RequestedReplication) async throws(JSRError) -> SnoopPair { throw Self.noServices }
+  func decline(_ request: RequestedReplication, reason: String) async throws(JSRError) {
+    throw Self.noServices
+  }
+  private static var noServices: JSRError { .refused(.noService, message: "the model has no services") }
   func attach(primary: Handle) async throws(JSRError) -> SnoopPair {
     let (handle, rcv, snd) = try engines.attach(slot, primary: primary).get()
     return SnoopPair(handle: handle, rcv: Socket(owning: rcv), snd: Socket(owning: snd))

@@ -7,6 +7,7 @@ public struct Machine {
   public static let socketLimit = 4
   public static let holdLimit = 8 << 10
   public static let recordLimit = 2 << 10
+  private static let service = ServiceName("echo")!
 
   private struct HeldFrame {
     var bytes: [UInt8]
@@ -37,6 +38,7 @@ public struct Machine {
         timing: PairTiming(interval: .milliseconds(100), misses: 3), mode: mode, timeouts: LayerTimeouts(),
         socketLimit: Self.socketLimit, holdLimit: Self.holdLimit, recordLimit: Self.recordLimit,
         incarnation: UInt64(slot) + 1), now: now)
+    try? node.register(Self.service)
   }
 
   public mutating func takeOutput() -> [UInt8] {
@@ -176,6 +178,20 @@ public struct Machine {
       if isInForce { leaseEnd = duration.map { now + $0 } ?? Instant(nanoseconds: .max) }
       node.leaseRenewed(isInForce, now: now)
     case .revokeLease: leaseEnd = now
+
+    case .service(.requested(let request)):
+      precondition(request.service == Self.service && request.note.count <= ReplicationRequest.noteLimit)
+      if request.note.first == 0 {
+        try? node.declineRequest(request.primary, because: "no")
+      } else if let handle = try? node.attach(primary: request.primary) {
+        try? node.answerRequest(request.primary, with: handle)
+      }
+    case .service(.answered(let handle, let secondary)):
+      do {
+        try node.replicate(handle, secondary: secondary, flow: Frames.flow(3))
+      } catch {
+        node.withdrawRequest(handle)
+      }
     default: break
     }
   }

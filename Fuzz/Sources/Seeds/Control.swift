@@ -12,7 +12,9 @@ extension Seeds {
     let bodies: [ControlRequest.Body] = [
       .hello(application: "bird", protocolVersion: 1), .allocate, .free(handle), .attach(primary: handle),
       .replicate(primary: handle, secondary: handle), .unreplicate(handle), .merge(handle), .close(handle),
-      .beginRecords(handle),
+      .beginRecords(handle), .registerService("echo"), .unregisterService("echo"),
+      .requestReplication(primary: handle, service: "echo", note: [1, 2]), .acceptReplication(primary: handle),
+      .declineReplication(primary: handle, reason: "not now"),
       .status(handle), .subscribe(.own), .subscribe(.all),
       .hello(application: "jsrctl", protocolVersion: 1, role: .operator),
       .set(name: "prl.timeout", value: "500ms"), .get(name: "mode"), .logLevel(.debug),
@@ -59,7 +61,11 @@ extension Seeds {
     let kinds: [ControlEvent.Kind] = [
       .replicated(handle), .unreplicated(handle, reason: "PRL timeout"), .secondaryUp,
       .secondaryDown(reason: "silent"), .mastershipGained, .mastershipLost(reason: "switched"),
-      .peerClosed(handle), .missed(count: 12),
+      .peerClosed(handle), .missed(count: 12), .serviceAvailable("echo"), .serviceUnavailable("echo"),
+      .replicationRequested(
+        .init(
+          service: "echo", primary: handle, local: "5.5.5.5:16000", foreign: "5.5.5.4:40000", note: [1, 2])),
+      .requestWithdrawn(service: "echo", primary: handle),
     ]
     return kinds.compactMap { try? ControlEvent($0, timeMilliseconds: 1_700_000_000_000).message() }
   }

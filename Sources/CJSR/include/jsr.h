@@ -30,11 +30,13 @@
  *
  * Blocking. A call that asks waits for the engine's answer: one round trip to a process of this machine, about
  * 100 µs, but for jsr_replicate() and jsr_merge(), which say more. None waits longer than the time that
- * jsr_set_timeout() sets, 30 seconds if it is not called. All other calls return at once.
+ * jsr_set_timeout() sets, 30 seconds if it is not called. Calls on records that can wait for the peer say how long
+ * in an argument. All other calls return at once.
  *
  * Threads. Any number of threads may use a session at the same time, and their calls do not wait for each other,
- * but jsr_disconnect() must be the last call. Each session has one thread of its own, named jsr-session, which
- * blocks all signals and runs no code of the application. The library needs no event loop, and runs none.
+ * but jsr_disconnect() must be the last call; likewise jsr_free_records(). Each session has one thread of its own,
+ * named jsr-session, and the records of a process have one, named jsr-readiness, from the first jsr_begin_records()
+ * on. They block all signals and run no code of the application. The library needs no event loop, and runs none.
  *
  * Signals. No call is interrupted by a signal, none raises SIGPIPE, and no signal handler is installed. No
  * function may be called from a signal handler.
@@ -42,7 +44,8 @@
  * fork. A session belongs to the process that opened it: daemonize first, connect then. In a child every call
  * returns -ECHILD. A child that does not call an exec function holds the engine's connection open, so that the
  * engine would not notice the death of the parent: it has to call jsr_disconnect(), which there only closes
- * descriptors and leaves the parent's session alone. Every descriptor that the library opens is close-on-exec.
+ * descriptors and leaves the parent's session alone. The same goes for records, and jsr_free_records(). Every
+ * descriptor that the library opens is close-on-exec.
  *
  * Descriptors. Each function says who owns what it takes and gives. The library never changes flags of a
  * descriptor, nor of the open file behind it.
@@ -60,9 +63,9 @@ extern "C" {
 
 /* The version of this header. Minor versions add; what is there stays as it is, in the binary too. */
 #define JSR_VERSION_MAJOR 0
-#define JSR_VERSION_MINOR 1
+#define JSR_VERSION_MINOR 2
 #define JSR_VERSION_PATCH 0
-#define JSR_VERSION "0.1.0"
+#define JSR_VERSION "0.2.0"
 
 /* The version of the library that is loaded, as in JSR_VERSION. For any thread. */
 const char *jsr_version(void);
@@ -291,6 +294,79 @@ int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int
  */
 int jsr_merge(jsr_session *session, jsr_handle handle, int *socket);
 
+/* ---- Rendezvous ---------------------------------------------------------------------------------------- */
+
+/*
+ * The two instances of an application can meet through the engines instead of a channel of their own. Both register
+ * the same name of a service. The primary's replicates naming it; the secondary's gets
+ * JSR_EVENT_REPLICATION_REQUESTED and accepts, or declines. JSR_EVENT_SERVICE_AVAILABLE tells the primary's, also
+ * when an RE or an instance comes late, that it can replicate what is not replicated.
+ */
+
+/* Bytes of a note from instance to instance, at most. */
+#define JSR_NOTE_LIMIT 256
+
+/*
+ * Asks to make this session the instance of a service on this RE, until it ends or jsr_unregister().
+ *
+ *   service    1 to 64 printable characters of ASCII, without spaces
+ *
+ *   -EEXIST    another application of this RE has registered it, and lives
+ *   -ENOSPC    there are 64 services on this RE already
+ *   -EPROTO    it is no name of a service, or the engine is too old
+ *   -EILSEQ    it is not UTF-8
+ */
+int jsr_register(jsr_session *session, const char *service);
+
+/*
+ * Asks not to be that instance any more. Requests that were not answered are refused.
+ *
+ *   -ENOENT    this session has not registered it
+ */
+int jsr_unregister(jsr_session *session, const char *service);
+
+/*
+ * Replicates a connected TCP socket with the pair that the instance of `service` on the other RE makes of it. Asks,
+ * and waits for that instance, two seconds at most, and for the handshake. While it waits for the instance, packets
+ * and bytes go their way, but the same rules hold for the socket as in jsr_replicate() until this returns.
+ *
+ *   socket, primary   as in jsr_replicate()
+ *   note, note_size   for the other instance, JSR_NOTE_LIMIT bytes at most; NULL and 0 for none
+ *
+ * On failure the socket is an ordinary one, as before, and the handle is as it was; the message names the service.
+ *
+ *   -ENOENT           nobody has registered the service on the other RE
+ *   -ECONNREFUSED     the instance there has declined
+ *   -ETIMEDOUT        the instance there, or the other engine, has not answered in time
+ *   -EPROTONOSUPPORT  the engine of the other RE is too old
+ *   -ENOSPC           too many requests of the service wait on the other RE
+ *   -EMSGSIZE         the note is too long
+ *   and as in jsr_replicate()
+ */
+int jsr_replicate_by_service(jsr_session *session, int socket, jsr_handle primary, const char *service,
+                             const void *note, size_t note_size);
+
+/*
+ * Accepts a request: asks for the snoop pair of the connection, for which the other instance waits. The results are
+ * as in jsr_attach(). Should nothing come of it all the same, JSR_EVENT_UNREPLICATED says so of *handle.
+ *
+ *   primary    `handle` of JSR_EVENT_REPLICATION_REQUESTED
+ *
+ *   -ESTALE    the request was withdrawn, or answered already
+ *   -EACCES    the service is another application's
+ *   and as in jsr_attach()
+ */
+int jsr_accept(jsr_session *session, jsr_handle primary, jsr_handle *handle, int *rcv, int *snd);
+
+/*
+ * Asks to decline a request.
+ *
+ *   reason     what the other instance is told, cut after 200 bytes
+ *
+ *   -ESTALE, -EACCES   as in jsr_accept()
+ */
+int jsr_decline(jsr_session *session, jsr_handle primary, const char *reason);
+
 /* ---- Events -------------------------------------------------------------------------------------------- */
 
 /* What an event is about. Others may be added: ignore those that you do not know. */
@@ -304,6 +380,12 @@ enum jsr_event_type {
   JSR_EVENT_PEER_CLOSED = 7,       /* handle: the peer of a replicated socket has closed its direction */
   JSR_EVENT_MISSED = 8,            /* count: so many events were dropped here, because nobody read them */
   JSR_EVENT_ENGINE_GONE = 9,       /* the session has ended; always the last event */
+  /* Of services that the session has registered: */
+  JSR_EVENT_SERVICE_AVAILABLE = 10,     /* service: this RE is primary and the other instance there; replicate */
+  JSR_EVENT_SERVICE_UNAVAILABLE = 11,   /* service: it is not so any more */
+  JSR_EVENT_REPLICATION_REQUESTED = 12, /* service, handle (the primary's), local, remote, note: accept or decline
+                                           it within two seconds */
+  JSR_EVENT_REQUEST_WITHDRAWN = 13,     /* service, handle: a request that was not answered is off */
 };
 
 /* One event. May grow at its end: see jsr_next_event(). */
@@ -313,6 +395,13 @@ typedef struct jsr_event {
   jsr_handle handle; /* 0 if the event is not about one */
   uint64_t count;    /* of JSR_EVENT_MISSED, otherwise 0 */
   char reason[232];  /* one line for people, cut if it is longer; "" if there is none */
+  /* From version 0.2 on; empty unless the event has them. */
+  char service[72];
+  char local[64];    /* address and port of this end, such as "5.5.5.5:16000" */
+  char remote[64];   /* of the peer */
+  uint32_t note_size; /* bytes of note */
+  uint32_t reserved_2; /* 0 */
+  uint8_t note[JSR_NOTE_LIMIT];
 } jsr_event;
 
 /*
@@ -339,7 +428,128 @@ int jsr_next_event(jsr_session *session, jsr_event *event, size_t size);
 
 /* ---- Records ------------------------------------------------------------------------------------------- */
 
-/* Whole records, which a switchover never cuts, are not part of this version. */
+/*
+ * Plain bytes that the kernel has accepted and not yet sent are not on the secondary, and a switchover may cut a
+ * message in two. Where messages cannot be made twice, give them as records: of each the peer gets all or nothing,
+ * whoever is primary in the end. All of it is on the secondary before its first byte leaves, snd shows it whole,
+ * and what was given whole is sent even if the application dies.
+ *
+ * Records are of the primary's side of one replicated socket. They are numbered from 1, in the order in which they
+ * were given. A record is *given* when the library has it, which sees to it that the engine gets the rest;
+ * *accepted* when the engine has all of it; *safe* when the other RE has, too.
+ *
+ * Any number of threads may use the same jsr_records at once. They outlive jsr_disconnect(), but the engine takes
+ * that for the death of the application.
+ */
+typedef struct jsr_records jsr_records;
+
+/*
+ * Begins record mode: whatever is sent on the socket from now on comes as records, and nothing may be written to it
+ * otherwise until the mode has ended. It is read as always. Asks, and waits up to a second until what was written
+ * before has left.
+ *
+ *   handle     of a socket that jsr_replicate() has replicated
+ *   records    to be given back with jsr_free_records(); NULL on failure
+ *
+ *   -ESTALE    there is no such handle on this RE (any more)
+ *   -EACCES    it is another application's
+ *   -EBADFD    it is not replicated, is in record mode already or shut down, or what was written before does not
+ *              leave, since the peer does not read
+ *   -EREMOTE, -ENOLINK   this RE is not primary; there is no secondary
+ */
+int jsr_begin_records(jsr_session *session, jsr_handle handle, jsr_records **records);
+
+/*
+ * Gives a record.
+ *
+ *   record, size   1 byte or more, and no more than `limit` of jsr_records_news(); copied
+ *   milliseconds   how long to wait for room; 0 not at all, below 0 for ever, as in poll(2). There is room as soon as
+ *                  the engine has taken all of the record before, and it takes no more than it can get rid of: that
+ *                  is how a slow peer slows the application
+ *   number         the record's number, with success; may be NULL
+ *
+ *   -EAGAIN        there was no room in time, and nothing was given: try again when jsr_records_descriptor() is
+ *                  readable
+ *   -EMSGSIZE      size is 0 or above the limit
+ *   -ESHUTDOWN     the mode has ended: jsr_records_news() says how many records were accepted, and those behind them
+ *                  the peer does not get. Write to the socket itself from there on
+ *   -EREMOTE       the connection is the other RE's now, or gone
+ *   -ENOTCONN      the engine has gone
+ */
+int jsr_send_record(jsr_records *records, const void *record, size_t size, int milliseconds, uint64_t *number);
+
+/*
+ * Waits until a record is safe, or written to a socket that is not replicated any more.
+ *
+ *   number         from jsr_send_record()
+ *   milliseconds   as there
+ *
+ *   -EAGAIN        it is not safe yet
+ *   -EINVAL        no record of this number was given
+ *   -ESHUTDOWN     the mode has ended, and this record was not accepted
+ *   -EREMOTE, -ENOTCONN   as at jsr_send_record(); the record may be safe nevertheless
+ */
+int jsr_wait_record(jsr_records *records, uint64_t number, int milliseconds);
+
+/* Where record mode stands. */
+enum jsr_records_state {
+  JSR_RECORDS_OPEN = 1,        /* records are taken */
+  JSR_RECORDS_ENDED = 2,       /* by jsr_end_records(), or with replication; the socket can be written to again */
+  JSR_RECORDS_MOVED = 3,       /* the connection is the other RE's now, or gone */
+  JSR_RECORDS_ENGINE_GONE = 4, /* the engine ended in the middle of it */
+};
+
+/* May grow at its end: see jsr_records_news(). */
+typedef struct jsr_records_status {
+  uint32_t state;    /* enum jsr_records_state */
+  uint32_t limit;    /* bytes of one record, at most (limits.record of the engine's configuration) */
+  uint64_t given;    /* how many records were given */
+  uint64_t safe;     /* how many of them are known to be safe */
+  uint64_t accepted; /* of JSR_RECORDS_ENDED: how many the peer gets, whole; otherwise 0 */
+  uint64_t reserved; /* 0 */
+} jsr_records_status;
+
+/*
+ * Says where record mode stands, as far as the engine has told. Never waits.
+ *
+ *   size       sizeof(jsr_records_status); with another version's structure fields are left out, or zero
+ *
+ *   -EINVAL    size is less than the structure has ever been
+ */
+int jsr_records_news(jsr_records *records, jsr_records_status *news, size_t size);
+
+/*
+ * Returns a descriptor for select, poll or epoll, or a negative errno value. It is readable (level-triggered)
+ *
+ *   - when more records are safe than jsr_records_news() has said, until it says so;
+ *   - when there is room again after jsr_send_record() returned -EAGAIN, until it is called;
+ *   - for ever when the mode has ended.
+ *
+ * It belongs to the records, and is closed by jsr_free_records(): do not read, write or close it. The number stays
+ * the same.
+ *
+ *   -EMFILE, -ENFILE, -ENOMEM   see eventfd(2)
+ */
+int jsr_records_descriptor(jsr_records *records);
+
+/*
+ * Ends record mode: no more records are taken, and it waits until those that were given are written to the socket,
+ * which can then be written to directly, and jsr_close()d. With a peer that does not read that takes as long as the
+ * peer likes.
+ *
+ *   milliseconds   how long to wait, as at jsr_send_record()
+ *   accepted       how many records were accepted, with success; may be NULL
+ *
+ *   -EAGAIN        not yet: call again when jsr_records_descriptor() is readable
+ *   -EREMOTE, -ENOTCONN   as at jsr_send_record()
+ */
+int jsr_end_records(jsr_records *records, int milliseconds, uint64_t *accepted);
+
+/*
+ * Gives the records back, and ends record mode if it has not ended, behind all that was given and without waiting
+ * for it. NULL does nothing. No other call on these records may be under way or follow.
+ */
+void jsr_free_records(jsr_records *records);
 
 /* ---- Layout: part of the binary interface -------------------------------------------------------------- */
 
@@ -353,10 +563,15 @@ JSR_ASSERT_LAYOUT(sizeof(jsr_socket_status) == 152);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, state) == 16);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, local) == 24);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, remote) == 88);
-JSR_ASSERT_LAYOUT(sizeof(jsr_event) == 256);
+JSR_ASSERT_LAYOUT(sizeof(jsr_event) == 720);
+JSR_ASSERT_LAYOUT(offsetof(jsr_event, service) == 256);
+JSR_ASSERT_LAYOUT(offsetof(jsr_event, note) == 464);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, handle) == 8);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, count) == 16);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, reason) == 24);
+JSR_ASSERT_LAYOUT(sizeof(jsr_records_status) == 40);
+JSR_ASSERT_LAYOUT(offsetof(jsr_records_status, given) == 8);
+JSR_ASSERT_LAYOUT(offsetof(jsr_records_status, accepted) == 24);
 #undef JSR_ASSERT_LAYOUT
 
 #ifdef __cplusplus

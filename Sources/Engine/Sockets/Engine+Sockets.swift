@@ -53,11 +53,14 @@ final class AbandonedConnection {
 final class PendingReplication {
   let socket: ReplicatedSocket
   let reply: ReplyPort
+  /// The pair was attached for this one alone.
+  let answersRequest: Bool
   /// The application has closed its descriptor meanwhile.
   var isClosed = false
 
-  init(_ socket: ReplicatedSocket, reply: ReplyPort) {
+  init(_ socket: ReplicatedSocket, answersRequest: Bool, reply: ReplyPort) {
     self.socket = socket
+    self.answersRequest = answersRequest
     self.reply = reply
   }
 }
@@ -67,6 +70,8 @@ struct WaitingReplication {
   var socket: ReplicatedSocket
   var primary: Handle
   var secondary: Handle
+  /// The pair was attached for this one alone.
+  var answersRequest: Bool
   var reply: ReplyPort
 }
 
@@ -81,48 +86,69 @@ extension Engine {
   func replicate(
     _ descriptor: consuming OwnedDescriptor, _ primary: Handle, _ secondary: Handle, reply: ReplyPort
   ) {
+    replicate(
+      ReplicatedSocket(descriptor), primary, secondary, answersRequest: false, reply: reply)
+  }
+
+  func replicate(
+    _ socket: ReplicatedSocket, _ primary: Handle, _ secondary: Handle, answersRequest: Bool, reply: ReplyPort
+  ) {
     waitingReplications.append(
       WaitingReplication(
-        socket: ReplicatedSocket(descriptor), primary: primary, secondary: secondary, reply: reply))
+        socket: socket, primary: primary, secondary: secondary, answersRequest: answersRequest, reply: reply))
     beginReplications()
   }
 
   private func beginReplications() {
     while pendingReplications.count < Self.handshakesAtOnce, let next = waitingReplications.popFirst() {
-      begin(next)
+      let hasBegun = begin(next)
+      if !hasBegun, next.answersRequest { node.withdrawRequest(next.primary) }
     }
   }
 
-  private func begin(_ wanted: WaitingReplication) {
-    let (socket, reply) = (wanted.socket, wanted.reply)
+  /// - Returns: whether the handshake has begun.
+  private func begin(_ wanted: WaitingReplication) -> Bool {
+    guard let (flow, reply) = replicableFlow(of: wanted.socket, wanted.reply) else { return false }
+    do throws(SocketError) {
+      try node.replicate(wanted.primary, secondary: wanted.secondary, flow: flow)
+    } catch {
+      reply.refuse(error)
+      return false
+    }
+    pendingReplications[wanted.primary] = PendingReplication(
+      wanted.socket, answersRequest: wanted.answersRequest, reply: reply)
+    return true
+  }
+
+  /// The flow of a socket that can be replicated, and the port; refuses what cannot.
+  func replicableFlow(of socket: ReplicatedSocket, _ reply: ReplyPort) -> (Flow, ReplyPort)? {
     let snapshot: TCPSnapshot
     do throws(ReplicationRefusal) {
       try TCPRepair.validate(socket.descriptor)
       try checkNamespace(of: socket.descriptor)
     } catch {
-      return reply.refuse(.unsuitableSocket, "\(error)")
+      reply.refuse(.unsuitableSocket, "\(error)")
+      return nil
     }
     do throws(TCPRepairError) {
       snapshot = try TCPRepair.snapshot(of: socket.descriptor, includingQueues: false)
     } catch {
-      return reply.refuse(.unsuitableSocket, "\(error)")
+      reply.refuse(.unsuitableSocket, "\(error)")
+      return nil
     }
     guard configuration.addresses.contains(where: { $0.address == snapshot.local.address }) else {
-      return reply.refuse(
+      reply.refuse(
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
+      return nil
     }
     let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
     guard !lastRecords.contains(where: { $0.flow == flow }) else {
-      return reply.refuse(
+      reply.refuse(
         .wrongState,
         "\(flow) has records from before that are still to be written: wait for the end of their channel")
+      return nil
     }
-    do throws(SocketError) {
-      try node.replicate(wanted.primary, secondary: wanted.secondary, flow: flow)
-    } catch {
-      return reply.refuse(error)
-    }
-    pendingReplications[wanted.primary] = PendingReplication(socket, reply: reply)
+    return (flow, reply)
   }
 
   private func checkNamespace(of socket: Int32) throws(ReplicationRefusal) {
@@ -253,6 +279,7 @@ extension Engine {
       default: .wrongState
       }
     pending.reply.refuse(code, "replication refused: \(reason)")
+    if pending.answersRequest { node.withdrawRequest(handle) }
     if owners[handle] == nil { try? node.free(handle) }
     beginReplications()
   }
@@ -457,6 +484,7 @@ extension Engine {
       case .merging: break
       }
     }
+    unregisterServices(of: client)
     attendOrphans()
     settle()
   }

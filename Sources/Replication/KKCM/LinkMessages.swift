@@ -63,6 +63,9 @@ public enum LinkVersion {
   /// From this one on the end of a replication names both handles, so that a record which comes late, or for a
   /// handle that an application made up, ends nobody else's pair.
   static let endsNamePrimary: UInt16 = 2
+
+  /// From this one on instances of applications find each other through the engines.
+  static let hasServices: UInt16 = 2
 }
 
 /// A sign of life, on the link and, beside it, on the uplink: what the sender is, and what it knows.

@@ -36,6 +36,14 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   case ihaPause = 0x0407
   /// Go on.
   case ihaResume = 0x0408
+  /// An application of the sender's RE has registered a service, or has it no more.
+  case ihaService = 0x0409
+  /// The primary's instance of a service asks the secondary's to follow a connection.
+  case ihaRequest = 0x040a
+  /// What the secondary's instance says to that.
+  case ihaAnswer = 0x040b
+  /// The primary has no use of an answer any more.
+  case ihaWithdraw = 0x040c
   case kkcmHello = 0x0501
   case kkcmKeepalive = 0x0502
   case kkcmAcknowledge = 0x0503
@@ -54,7 +62,8 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
       .ihaBegin,
       .ihaCommit, .ihaEnd:
       true
-    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .kkcmHello, .kkcmKeepalive,
+    case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .ihaService,
+      .ihaRequest, .ihaAnswer, .ihaWithdraw, .kkcmHello, .kkcmKeepalive,
       .kkcmAcknowledge,
       .kkcmClose, .mastershipRequest, .mastershipHandover, .mastershipGrant:
       false

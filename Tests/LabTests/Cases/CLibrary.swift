@@ -39,7 +39,8 @@ extension LabSuite {
     static let loops = ["select", "poll", "epoll"]
 
     @Test(
-      "a socket lives through replication, snooping, unreplication", .timeLimit(.minutes(2)), arguments: loops
+      "a socket lives through replication, snooping, records, unreplication", .timeLimit(.minutes(2)),
+      arguments: loops
     )
     func unreplicate(_ loop: String) async throws {
       try await Lab.run("c-library-\(loop)") { lab in
@@ -51,6 +52,7 @@ extension LabSuite {
           #expect(program.output.contains { $0.hasPrefix("UNREPLICATED: requested") })
           #expect(program.errors.isEmpty, "valgrind: \(program.errors.prefix(20))")
         }
+        #expect(life.primary.output.contains { $0.hasPrefix("RECORDS ") })
         #expect(summary.echoedByRe0 == 30)
         try await life.check(summary, end)
       }

@@ -135,11 +135,11 @@ final class RoutingEngine: Sendable {
   }
 
   /// The lost routing engine comes back as an empty one.
-  func comeBack() async throws {
+  func comeBack(_ server: [String] = ["--quiet"]) async throws {
     try await lab.mend(.uplink, of: node)
     try await lab.mend(.link, of: node)
     try await startEngine()
-    try startServer()
+    try startServer(server)
   }
 
   // MARK: What jsrctl says

@@ -42,6 +42,8 @@ final class SimulatedEngine {
   private(set) var safeRecords: [Handle: UInt64] = [:]
   private(set) var refused: [Handle: UnreplicateReason] = [:]
   private(set) var linkClosings: [String] = []
+  /// What was said of services.
+  var services: [ServiceAction] = []
   /// What it has logged.
   private(set) var lines: [(level: LogLevel, text: String)] = []
   /// Follows the primary, but does not say so.
@@ -266,6 +268,8 @@ final class SimulatedEngine {
       pair.unreplicated(handle)
     case .silence(let handle):
       if let conversation = pair.conversation(handle) { sockets[conversation.flow] = nil }
+
+    case .service(let action): services.append(action)
 
     case .writeRecords(let handle): writeRecords(handle)
     case .recordsHaveRoom(let handle): haveRoom.insert(handle)

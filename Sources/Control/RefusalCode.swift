@@ -27,6 +27,8 @@ public enum RefusalCode: String, Sendable, Hashable, Codable {
   case noSecondary = "no_secondary"
   /// The descriptor is not a socket that can be replicated.
   case unsuitableSocket = "unsuitable_socket"
+  /// The connection is signed (RFC 2385), and the merge comes without its key.
+  case signingKey = "signing_key"
   /// The other routing engine did not answer in time.
   case timeout
   /// The client may not do this.

@@ -51,6 +51,7 @@ struct CFailure: Error {
     case .notPrimary, .notSecondary: EREMOTE
     case .noSecondary: ENOLINK
     case .unsuitableSocket: EOPNOTSUPP
+    case .signingKey: ENOKEY
     case .timeout: ETIMEDOUT
     case .notPermitted: EPERM
     case .unknownSetting, .invalidValue: EINVAL

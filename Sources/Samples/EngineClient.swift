@@ -107,10 +107,10 @@ struct EngineClient: Sendable {
     }
   }
 
-  func merge(_ session: any EngineSession, _ handle: Handle) {
+  func merge(_ session: any EngineSession, _ handle: Handle, signingKey: [UInt8]?) {
     Task {
       do throws(JSRError) {
-        let socket = try await session.merge(handle)
+        let socket = try await session.merge(handle, signingKey: signingKey)
         mailbox.post(.merged(handle, .success(socket.release())))
       } catch {
         mailbox.post(.merged(handle, .failure(error)))

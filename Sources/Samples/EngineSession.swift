@@ -19,7 +19,7 @@ protocol EngineSession: AnyObject, Sendable {
   func close(_ socket: consuming Socket, handle: Handle) async throws(JSRError)
   func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel
   func attach(primary: Handle) async throws(JSRError) -> SnoopPair
-  func merge(_ handle: Handle) async throws(JSRError) -> Socket
+  func merge(_ handle: Handle, signingKey: [UInt8]?) async throws(JSRError) -> Socket
 }
 
 extension Session: EngineSession {}

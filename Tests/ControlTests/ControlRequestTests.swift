@@ -37,6 +37,10 @@ struct ControlRequestTests {
     ),
     (.unreplicate(handle), #"{"handle":"0x100001d00000000","id":9,"request":"unreplicate","version":1}"#),
     (.merge(handle), #"{"handle":"0x100001d00000000","id":9,"request":"merge","version":1}"#),
+    (
+      .merge(handle, signingKey: [0, 1, 0xfe]),
+      #"{"handle":"0x100001d00000000","id":9,"request":"merge","signing_key":"AAH+","version":1}"#
+    ),
     (.close(handle), #"{"handle":"0x100001d00000000","id":9,"request":"close","version":1}"#),
     (.beginRecords(handle), #"{"handle":"0x100001d00000000","id":9,"request":"begin_records","version":1}"#),
     (.status(handle), #"{"handle":"0x100001d00000000","id":9,"request":"status","version":1}"#),

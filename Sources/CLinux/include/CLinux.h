@@ -89,6 +89,18 @@ void jsr_name_thread(const char *name);
 /// sem_clockwait(3) until `deadline`, a time of CLOCK_MONOTONIC.
 int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline);
 
+// Privileges (capabilities(7)). Sets of capabilities are masks, with a bit for each number.
+
+/// What the calling thread may do now, and -1 if the kernel does not say.
+int64_t jsr_effective_capabilities(void);
+
+/// Takes every capability away from the calling thread that is not in `kept`, from all sets, also for whatever it
+/// executes, and forbids it to gain any (PR_SET_NO_NEW_PRIVS). Threads that it makes afterwards have no more.
+int jsr_limit_capabilities(uint64_t kept);
+
+/// Adds a group to those of the process.
+int jsr_join_group(gid_t group);
+
 // Descriptors that change under a program's calls.
 
 /// dup3(2): lets the number `to` mean what `from` means.

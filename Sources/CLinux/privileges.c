@@ -23,8 +23,8 @@ int64_t jsr_effective_capabilities(void) {
 int jsr_limit_capabilities(uint64_t kept) {
   struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
   if (get(sets) != 0) return -1;
-  // The bounding set needs CAP_SETPCAP. Whoever lacks that is no superuser, and cannot gain anything by executing a
-  // program either, with what comes below.
+  // The bounding set needs CAP_SETPCAP. Whoever lacks that is no superuser, and cannot gain anything by
+  // executing a program either, with what comes below.
   if (sets[0].effective & 1u << CAP_SETPCAP) {
     for (unsigned long number = 0; prctl(PR_CAPBSET_READ, number, 0, 0, 0) >= 0; number++) {
       if (!(kept >> number & 1) && prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0) return -1;

@@ -20,8 +20,8 @@ public struct ControlRequest: Sendable, Hashable {
     case replicate(primary: Handle, secondary: Handle)
     /// Ends replication; the socket goes on. Answer: `done`.
     case unreplicate(Handle)
-    /// Turns a snoop pair into a live socket, and signs it (RFC 2385) if there is a key, which is base64 in JSON. Answer:
-    /// `done`, with one descriptor.
+    /// Turns a snoop pair into a live socket, and signs it (RFC 2385) if there is a key, which is base64 in
+    /// JSON. Answer: `done`, with one descriptor.
     case merge(Handle, signingKey: [UInt8]? = nil)
     /// Closes the engine's duplicate of a socket in order. Answer: `done`.
     case close(Handle)

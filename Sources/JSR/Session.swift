@@ -140,12 +140,13 @@ public final class Session: Sendable {
   ///
   /// - Parameters:
   ///   - handle: of the pair.
-  ///   - signingKey: of a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated: the key, 1 to 80
-  ///     bytes, that this end and the peer have now. The engines tell each other that a connection is signed, and never
-  ///     its key. The wrong key is only noticed by the peer, which ignores what is signed with it.
-  /// - Throws: `.refused` with `.signingKey` if the connection is signed and there is no key, or `.invalidValue` if it
-  ///   is not signed, or the key is too long or empty: call again with the right one then. With other codes as the
-  ///   message says.
+  ///   - signingKey: of a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated: the key,
+  ///     1 to 80 bytes, that this end and the peer have now. The engines tell each other that a connection is
+  ///     signed, and never its key. The wrong key is only noticed by the peer, which ignores what is signed
+  ///     with it.
+  /// - Throws: `.refused` with `.signingKey` if the connection is signed and there is no key, or
+  ///   `.invalidValue` if it is not signed, or the key is too long or empty: call again with the right one
+  ///   then. With other codes as the message says.
   public func merge(
     _ handle: Handle, signingKey: [UInt8]? = nil
   ) async throws(JSRError) -> Socket {

@@ -32,8 +32,8 @@ public struct Capabilities: OptionSet, Sendable, Hashable, CustomStringConvertib
 
   /// Gives up all others, for good, with whatever might be gained by executing a program (`no_new_privs`).
   ///
-  /// The kernel keeps them by thread: this holds for the calling thread and those that it makes afterwards, so it
-  /// has to come before there are others. That some of these are missing is no error.
+  /// The kernel keeps them by thread: this holds for the calling thread and those that it makes afterwards,
+  /// so it has to come before there are others. That some of these are missing is no error.
   public func keepOnlyThese() throws(SystemError) {
     guard jsr_limit_capabilities(rawValue) == 0 else { throw SystemError("capset") }
   }

@@ -23,8 +23,8 @@ public enum LiveConnection {
     return state != nil && state != listening
   }
 
-  /// The key that the TCP connection `flow` of this network namespace is signed with (TCP_MD5SIG, RFC 2385); `nil` if
-  /// it is not signed. Needs CAP_NET_ADMIN, without which the kernel keeps keys to itself.
+  /// The key that the TCP connection `flow` of this network namespace is signed with (TCP_MD5SIG, RFC 2385);
+  /// `nil` if it is not signed. Needs CAP_NET_ADMIN, without which the kernel keeps keys to itself.
   ///
   /// - Throws: `ENOENT` if there is no such connection, or the kernel lacks CONFIG_INET_DIAG.
   public static func signingKey(of flow: Flow) throws(SystemError) -> [UInt8]? {

@@ -65,7 +65,8 @@ struct NetlinkSocket: ~Copyable {
 }
 
 extension UnsafeRawBufferPointer {
-  /// Calls `body` with the kind and the value of each of the attributes that these bytes are (`struct rtattr`).
+  /// Calls `body` with the kind and the value of each of the attributes that these bytes are
+  /// (`struct rtattr`).
   func forEachAttribute(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) {
     var offset = 0
     while offset + 4 <= count {

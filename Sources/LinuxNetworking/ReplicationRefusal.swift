@@ -12,7 +12,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case multipath
   /// A protocol such as TLS works inside the socket (TCP_ULP), with state that cannot be read.
   case upperLayerProtocol(String)
-  /// The segments carry the authentication option of RFC 5925 (TCP-AO), whose keys and counters are the kernel's.
+  /// The segments carry the authentication option of RFC 5925 (TCP-AO), whose keys and counters are the
+  /// kernel's.
   case authenticated
   case listening
   case connecting
@@ -36,7 +37,7 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
     case .upperLayerProtocol(let name):
       "the kernel runs \(name) inside the socket (TCP_ULP); replicate it before that is enabled"
     case .authenticated:
-      "the connection is authenticated with TCP-AO (RFC 5925), which is not supported; sign it with TCP_MD5SIG"
+      "the connection is authenticated with TCP-AO (RFC 5925), which is not supported; use TCP_MD5SIG"
     case .listening: "a listening socket is not replicated; replicate the connections it accepts"
     case .connecting: "the connection is not established yet; wait until the socket is writable"
     case .notConnected: "the socket is not connected, or its connection has ended; connect it first"

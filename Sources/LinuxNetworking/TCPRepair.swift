@@ -33,9 +33,9 @@
 // - connect(2) to AF_UNSPEC in repair mode (tcp_disconnect) ends the connection with neither FIN nor RST, and
 //   gives every holder of the socket ECONNABORTED.
 //
-// - TCP_MD5SIG may be set in any state, in repair mode too. Set before connect(2), the restored socket takes and sends
-//   nothing that is not signed. tcp_current_mss leaves room for the signature in every segment, and signing takes
-//   segmentation offload away from the socket, since each segment on the wire has its own.
+// - TCP_MD5SIG may be set in any state, in repair mode too. Set before connect(2), the restored socket takes
+//   and sends nothing that is not signed. tcp_current_mss leaves room for the signature in every segment, and
+//   signing takes segmentation offload away from the socket, since each segment on the wire has its own.
 //
 // Not covered: TCP-AO, and the urgent pointer.
 //

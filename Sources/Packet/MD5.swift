@@ -1,7 +1,7 @@
 /// The MD5 message digest (RFC 1321), bytes in, 16 bytes out.
 ///
-/// It is broken as a cryptographic hash, and here only because RFC 2385 signs TCP segments with it; the libraries
-/// that have it bring a whole cryptographic one along.
+/// It is broken as a cryptographic hash, and here only because RFC 2385 signs TCP segments with it; the
+/// libraries that have it bring a whole cryptographic one along.
 struct MD5 {
   static let byteCount = 16
 

@@ -29,8 +29,8 @@ public struct TCPFrameBuilder: Sendable {
     self.signingKey = signingKey
   }
 
-  /// The frame of one segment: Ethernet, IP and TCP header, signature if there is a key, timestamps option if given,
-  /// and `payload`.
+  /// The frame of one segment: Ethernet, IP and TCP header, signature if there is a key, timestamps option if
+  /// given, and `payload`.
   ///
   /// - Parameter window: the window field as it stands on the wire, already shifted by the scale.
   public func frame(

@@ -1,5 +1,5 @@
-/// The signature of a TCP segment (RFC 2385): an MD5 digest over the addresses, the header without its options, the
-/// payload and a key that both ends have.
+/// The signature of a TCP segment (RFC 2385): an MD5 digest over the addresses, the header without its
+/// options, the payload and a key that both ends have.
 public enum TCPSignature {
   /// The kernel's limit for the bytes of a key (TCP_MD5SIG_MAXKEYLEN, include/uapi/linux/tcp.h).
   public static let maximumKeyByteCount = 80
@@ -42,8 +42,8 @@ extension TCPPacket {
   /// Whether a frame, of which this was read, carries a signature (RFC 2385), right or wrong.
   public func isSigned(_ frame: UnsafeRawBufferPointer) -> Bool { signature(frame) != nil }
 
-  /// Whether it carries the signature that `key` makes. The frame must be one segment as it was on the wire, not
-  /// several in one.
+  /// Whether it carries the signature that `key` makes. The frame must be one segment as it was on the wire,
+  /// not several in one.
   public func signatureIsValid(_ frame: UnsafeRawBufferPointer, key: [UInt8]) -> Bool {
     guard let signature = signature(frame) else { return false }
     let segment = UnsafeRawBufferPointer(rebasing: frame[transportOffset..<self.segment.payload.upperBound])

@@ -50,7 +50,8 @@ final class StreamSocket: Sendable {
     }
   }
 
-  /// Signs what goes to, and demands it of what comes from, a prefix (RFC 2385); with `nil` that is the address.
+  /// Signs what goes to, and demands it of what comes from, a prefix (RFC 2385); with `nil` that is the
+  /// address.
   func sign(_ address: IPAddress, prefixLength: Int32? = nil, with key: [UInt8]) throws {
     let result = Self.withAddress(Endpoint(address, 0)) {
       jsr_set_signing_key(descriptor, $0, $1, prefixLength ?? -1, key, key.count)

@@ -293,11 +293,11 @@ int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int
 int jsr_merge(jsr_session *session, jsr_handle handle, int *socket);
 
 /*
- * As jsr_merge(), for a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated. The engines tell
- * each other that it is, and never its key.
+ * As jsr_merge(), for a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated. The engines
+ * tell each other that it is, and never its key.
  *
- *   key        what this end and the peer sign with now. A wrong key is only noticed by the peer, which ignores
- *              everything that is signed with it
+ *   key        what this end and the peer sign with now. A wrong key is only noticed by the peer, which
+ *              ignores everything that is signed with it
  *   key_size   1 to 80 bytes
  *
  *   -EINVAL    key_size is out of range, or the connection is not signed; the handle is as it was

@@ -74,8 +74,8 @@ int jsr_queued_unacknowledged(int socket);
 int jsr_queued_unsent(int socket);
 int jsr_queued_unread(int socket);
 
-/// Signs a TCP socket's segments to and from `address` with `key` (TCP_MD5SIG, RFC 2385), of 1 to 80 bytes. With a
-/// `prefix_length` of 0 or more (TCP_MD5SIG_EXT, Linux 4.14) it holds for the whole prefix.
+/// Signs a TCP socket's segments to and from `address` with `key` (TCP_MD5SIG, RFC 2385), of 1 to 80 bytes.
+/// With a `prefix_length` of 0 or more (TCP_MD5SIG_EXT, Linux 4.14) it holds for the whole prefix.
 int jsr_set_signing_key(
     int socket, const struct sockaddr *address, socklen_t length, int prefix_length, const void *key,
     size_t key_length);
@@ -94,8 +94,9 @@ int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline);
 /// What the calling thread may do now, and -1 if the kernel does not say.
 int64_t jsr_effective_capabilities(void);
 
-/// Takes every capability away from the calling thread that is not in `kept`, from all sets, also for whatever it
-/// executes, and forbids it to gain any (PR_SET_NO_NEW_PRIVS). Threads that it makes afterwards have no more.
+/// Takes every capability away from the calling thread that is not in `kept`, from all sets, also for
+/// whatever it executes, and forbids it to gain any (PR_SET_NO_NEW_PRIVS). Threads that it makes afterwards
+/// have no more.
 int jsr_limit_capabilities(uint64_t kept);
 
 /// Adds a group to those of the process.
@@ -119,8 +120,8 @@ pid_t jsr_thread(void);
 /// Whether the system call of this number moves bytes from or to the descriptor that is its first argument.
 int jsr_transfers(long call);
 
-/// A key of a signed socket as sock_diag(7) gives it: struct tcp_diag_md5sig of <linux/tcp.h>, which cannot be included
-/// beside <netinet/tcp.h>.
+/// A key of a signed socket as sock_diag(7) gives it: struct tcp_diag_md5sig of <linux/tcp.h>, which cannot
+/// be included beside <netinet/tcp.h>.
 struct jsr_signing_key {
   uint8_t family;
   uint8_t prefix_length;

@@ -14,8 +14,8 @@ public enum ControlGroup {
     return entry.gr_gid
   }
 
-  /// Makes the superuser a member, who may then give the control socket to the group without CAP_CHOWN. Before
-  /// capabilities are given up, and before there are other threads.
+  /// Makes the superuser a member, who may then give the control socket to the group without CAP_CHOWN.
+  /// Before capabilities are given up, and before there are other threads.
   public static func join() {
     guard geteuid() == 0, let identifier else { return }
     // Where this fails, so does giving the socket away, which says so.

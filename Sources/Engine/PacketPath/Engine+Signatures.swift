@@ -12,15 +12,16 @@ struct SignedFlow {
   var readAt: Instant
 }
 
-// Signed connections. Their frames travel as they are. But what the kernel will not take, since its signature is wrong,
-// must not be taken for safe either: anybody can send a segment that fits into the window, which is what signatures
-// are for. The segments that this engine builds are signed like the kernel's.
+// Signed connections. Their frames travel as they are. But what the kernel will not take, since its signature
+// is wrong, must not be taken for safe either: anybody can send a segment that fits into the window, which is
+// what signatures are for. The segments that this engine builds are signed like the kernel's.
 extension Engine {
-  /// How long a key is believed that a segment does not fit to. The application may change it at any time, and nobody
-  /// who sends forgeries may have the kernel asked for each of them.
+  /// How long a key is believed that a segment does not fit to. The application may change it at any time,
+  /// and nobody who sends forgeries may have the kernel asked for each of them.
   static let keyLifetime = Nanoseconds.milliseconds(100)
 
-  /// Finds out whether a connection that is about to be replicated is signed; `nil` if the kernel does not say.
+  /// Finds out whether a connection that is about to be replicated is signed; `nil` if the kernel does not
+  /// say.
   func noteSigningKey(of flow: Flow) -> Bool? {
     do throws(SystemError) {
       let key = try LiveConnection.signingKey(of: flow)

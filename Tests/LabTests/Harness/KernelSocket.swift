@@ -54,8 +54,8 @@ struct KernelSocket: Sendable, CustomStringConvertible {
     }
   }
 
-  /// The line without what may stand before its first word: `ss` prints the keys of signed sockets at once, and so
-  /// before the lines that it has put together.
+  /// The line without what may stand before its first word: `ss` prints the keys of signed sockets at once,
+  /// and so before the lines that it has put together.
   private static func fromState(_ line: String) -> String {
     let start = states.compactMap { line.firstRange(of: $0)?.lowerBound }.min()
     return start.map { String(line[$0...]) } ?? line

@@ -143,7 +143,7 @@ let package = Package(
     .executableTarget(
       name: "jsrd",
       dependencies: [
-        "CLinux", "Descriptors", "Engine", "EngineConfiguration", "Logs",
+        "CLinux", "Descriptors", "Engine", "EngineConfiguration", "LinuxNetworking", "Logs",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),

@@ -7,6 +7,8 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -191,6 +193,26 @@ static int queued(int socket, unsigned long request) {
 int jsr_queued_unacknowledged(int socket) { return queued(socket, SIOCOUTQ); }
 int jsr_queued_unsent(int socket) { return queued(socket, SIOCOUTQNSD); }
 int jsr_queued_unread(int socket) { return queued(socket, SIOCINQ); }
+
+int jsr_set_signing_key(
+    int socket, const struct sockaddr *address, socklen_t length, int prefix_length, const void *key,
+    size_t key_length) {
+  struct tcp_md5sig signature;
+  memset(&signature, 0, sizeof signature);
+  if (length > sizeof signature.tcpm_addr || key_length == 0 || key_length > sizeof signature.tcpm_key) {
+    errno = EINVAL;
+    return -1;
+  }
+  memcpy(&signature.tcpm_addr, address, length);
+  memcpy(signature.tcpm_key, key, key_length);
+  signature.tcpm_keylen = (uint16_t)key_length;
+  if (prefix_length >= 0) {
+    signature.tcpm_flags = TCP_MD5SIG_FLAG_PREFIX;
+    signature.tcpm_prefixlen = (uint8_t)prefix_length;
+  }
+  const int name = prefix_length >= 0 ? TCP_MD5SIG_EXT : TCP_MD5SIG;
+  return setsockopt(socket, IPPROTO_TCP, name, &signature, sizeof signature);
+}
 
 int jsr_enter_network_namespace(int descriptor) { return setns(descriptor, CLONE_NEWNET); }
 

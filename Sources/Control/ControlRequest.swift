@@ -1,3 +1,4 @@
+import FoundationEssentials
 public import Replication
 
 /// One request to the engine.
@@ -19,8 +20,9 @@ public struct ControlRequest: Sendable, Hashable {
     case replicate(primary: Handle, secondary: Handle)
     /// Ends replication; the socket goes on. Answer: `done`.
     case unreplicate(Handle)
-    /// Turns a snoop pair into a live socket. Answer: `done`, with one descriptor.
-    case merge(Handle)
+    /// Turns a snoop pair into a live socket, and signs it (RFC 2385) if there is a key, which is base64 in
+    /// JSON. Answer: `done`, with one descriptor.
+    case merge(Handle, signingKey: [UInt8]? = nil)
     /// Closes the engine's duplicate of a socket in order. Answer: `done`.
     case close(Handle)
     /// What the application sends on a socket comes as records from now on. Answer: `recordChannel`, with the
@@ -166,6 +168,7 @@ extension ControlRequest: Codable {
     case version, id, request, application, handle, primary, secondary, scope, report, action, role, name,
       value, level, layer, on, service, note, reason
     case protocolVersion = "protocol_version"
+    case signingKey = "signing_key"
   }
 
   private enum Name: String {
@@ -211,7 +214,9 @@ extension ControlRequest: Codable {
     case .attach: body = .attach(primary: try handle(.primary))
     case .replicate: body = .replicate(primary: try handle(.primary), secondary: try handle(.secondary))
     case .unreplicate: body = .unreplicate(try handle())
-    case .merge: body = .merge(try handle())
+    case .merge:
+      let key = try container.decodeIfPresent(Data.self, forKey: .signingKey)
+      body = .merge(try handle(), signingKey: key.map { Array($0) })
     case .close: body = .close(try handle())
     case .beginRecords: body = .beginRecords(try handle())
     case .registerService: body = .registerService(try container.decode(String.self, forKey: .service))
@@ -266,9 +271,10 @@ extension ControlRequest: Codable {
     case .unreplicate(let handle):
       try name(.unreplicate)
       try container.encode(handle, forKey: .handle)
-    case .merge(let handle):
+    case .merge(let handle, let signingKey):
       try name(.merge)
       try container.encode(handle, forKey: .handle)
+      try container.encodeIfPresent(signingKey.map { Data($0) }, forKey: .signingKey)
     case .close(let handle):
       try name(.close)
       try container.encode(handle, forKey: .handle)

@@ -33,6 +33,8 @@ public enum RefusalCode: String, Sendable, Hashable, Codable {
   case noService = "no_service"
   /// The instance on the other routing engine does not want to.
   case declined
+  /// The connection is signed (RFC 2385), and the merge comes without its key.
+  case signingKey = "signing_key"
   /// The other routing engine did not answer in time.
   case timeout
   /// The client may not do this.

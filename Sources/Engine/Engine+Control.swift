@@ -54,9 +54,9 @@ extension Engine: ControlDelegate {
         }
         reply.send(.done)
       } catch { reply.refuse(error) }
-    case .merge(let handle):
+    case .merge(let handle, let signingKey):
       guard let reply = checkOwner(of: handle, client, reply) else { return }
-      merge(handle, reply: reply)
+      merge(handle, signingKey: signingKey, reply: reply)
     case .close(let handle):
       // A merged socket has no handle any more, and no owner either.
       if owners[handle] == nil, isStale(handle) { return reply.send(.done) }

@@ -80,6 +80,8 @@ public final class Engine: @unchecked Sendable {
   var abandoned: [ReadinessMonitor.Token: AbandonedConnection] = [:]
   /// Sockets that a reset may have ended, and how often they are yet to be looked at.
   var suspects: [Handle: Int] = [:]
+  /// Replicated connections of this primary that are signed.
+  var signedFlows: [Flow: SignedFlow] = [:]
   /// Of sockets in record mode.
   var recordChannels: [Handle: RecordChannel] = [:]
   /// Of sockets that are not replicated any more, with records still to be written.

@@ -12,6 +12,8 @@ struct EngineCounters {
   var framesRefused: UInt64 = 0
   /// Segments resent at a merge.
   var segmentsResent: UInt64 = 0
+  /// Segments of signed connections that the peer cannot have signed.
+  var wrongSignatures: UInt64 = 0
   var probesSent: UInt64 = 0
   var leasesLost: UInt64 = 0
 }

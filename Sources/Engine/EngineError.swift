@@ -19,7 +19,8 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
 
   public var description: String {
     switch self {
-    case .notPermitted(let error): "\(error); jsrd needs CAP_NET_ADMIN and CAP_NET_RAW"
+    case .notPermitted(let error):
+      "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun"
     case .unavailable(let error): "\(error)"
     case .packetFilter(let error): "packet filter: \(error)"
     case .unsupported(let what): what

@@ -116,8 +116,10 @@ package final class BlockingSession: Sendable {
     try done(.declineReplication(primary: primary, reason: reason), within: time)
   }
 
-  package func merge(_ handle: Handle, within time: Duration) throws(CallFailure) -> Socket {
-    try call(.merge(handle), within: time) { answer throws(JSRError) in
+  package func merge(
+    _ handle: Handle, signingKey: [UInt8]? = nil, within time: Duration
+  ) throws(CallFailure) -> Socket {
+    try call(.merge(handle, signingKey: signingKey), within: time) { answer throws(JSRError) in
       try answer.requireDone()
       return try answer.takeSocket()
     }

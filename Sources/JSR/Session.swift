@@ -186,8 +186,20 @@ public final class Session: Sendable {
   /// What was not read from `rcv` when this is called becomes the receive queue of the live socket, and both
   /// descriptors of the pair end. Bytes already in `snd` stay readable: read them to the end to know where the
   /// outgoing stream stands. A byte is read either from `rcv` or from the live socket, never from both.
-  public func merge(_ handle: Handle) async throws(JSRError) -> Socket {
-    let answer = try await connection.call(.merge(handle))
+  ///
+  /// - Parameters:
+  ///   - handle: of the pair.
+  ///   - signingKey: of a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated: the key,
+  ///     1 to 80 bytes, that this end and the peer have now. The engines tell each other that a connection is
+  ///     signed, and never its key. The wrong key is only noticed by the peer, which ignores what is signed
+  ///     with it.
+  /// - Throws: `.refused` with `.signingKey` if the connection is signed and there is no key, or
+  ///   `.invalidValue` if it is not signed, or the key is too long or empty: call again with the right one
+  ///   then. With other codes as the message says.
+  public func merge(
+    _ handle: Handle, signingKey: [UInt8]? = nil
+  ) async throws(JSRError) -> Socket {
+    let answer = try await connection.call(.merge(handle, signingKey: signingKey))
     try done(answer)
     return try answer.takeSocket()
   }

@@ -54,6 +54,7 @@ struct CFailure: Error {
     case .serviceTaken: EEXIST
     case .noService: ENOENT
     case .declined: ECONNREFUSED
+    case .signingKey: ENOKEY
     case .timeout: ETIMEDOUT
     case .notPermitted: EPERM
     case .unknownSetting, .invalidValue: EINVAL

@@ -110,6 +110,26 @@ public func jsr_merge(
   }
 }
 
+@c @implementation
+public func jsr_merge_signed(
+  _ session: OpaquePointer!, _ handle: jsr_handle, _ key: UnsafeRawPointer!, _ keySize: Int,
+  _ socket: UnsafeMutablePointer<Int32>!
+) -> Int32 {
+  status { () throws(CFailure) in
+    let session = try require(session)
+    let place = try require(socket, "socket")
+    // TCP_MD5SIG_MAXKEYLEN (include/uapi/linux/tcp.h).
+    guard (1...80).contains(keySize) else {
+      throw CFailure(EINVAL, "a key has 1 to 80 bytes, not \(keySize)")
+    }
+    let key = [UInt8](UnsafeRawBufferPointer(start: try require(key, "key"), count: keySize))
+    place.pointee =
+      try asking { () throws(CallFailure) in
+        try session.session.merge(Handle(rawValue: handle), signingKey: key, within: session.timeout)
+      }.release()
+  }
+}
+
 extension jsr_socket_status {
   /// Bytes of the structure in version 0.1.
   static let firstSize = 152

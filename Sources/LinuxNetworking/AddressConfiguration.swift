@@ -66,15 +66,9 @@ public enum AddressConfiguration {
       default: return
       }
       var found: [UInt16: IPAddress] = [:]
-      var offset = MemoryLayout<ifaddrmsg>.size
-      while offset + 4 <= body.count {
-        let length = Int(body.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-        guard length >= 4, offset + length <= body.count else { break }
-        if length - 4 == (family == .v4 ? 4 : 16) {
-          let kind = body.loadUnaligned(fromByteOffset: offset + 2, as: UInt16.self)
-          found[kind] = IPAddress(family, body, at: offset + 4)
-        }
-        offset += (length + 3) & ~3
+      let attributes = UnsafeRawBufferPointer(rebasing: body[MemoryLayout<ifaddrmsg>.size...])
+      attributes.forEachAttribute { kind, value in
+        if value.count == (family == .v4 ? 4 : 16) { found[kind] = IPAddress(family, value, at: 0) }
       }
       // On a point-to-point link IFA_ADDRESS is the other end.
       if let address = found[UInt16(IFA_LOCAL)] ?? found[UInt16(IFA_ADDRESS)] {

@@ -63,3 +63,19 @@ struct NetlinkSocket: ~Copyable {
     return more
   }
 }
+
+extension UnsafeRawBufferPointer {
+  /// Calls `body` with the kind and the value of each of the attributes that these bytes are
+  /// (`struct rtattr`).
+  func forEachAttribute(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) {
+    var offset = 0
+    while offset + 4 <= count {
+      let length = Int(loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+      guard length >= 4, offset + length <= count else { return }
+      body(
+        loadUnaligned(fromByteOffset: offset + 2, as: UInt16.self),
+        UnsafeRawBufferPointer(rebasing: self[(offset + 4)..<(offset + length)]))
+      offset += (length + 3) & ~3
+    }
+  }
+}

@@ -12,6 +12,9 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case multipath
   /// A protocol such as TLS works inside the socket (TCP_ULP), with state that cannot be read.
   case upperLayerProtocol(String)
+  /// The segments carry the authentication option of RFC 5925 (TCP-AO), whose keys and counters are the
+  /// kernel's.
+  case authenticated
   case listening
   case connecting
   case notConnected
@@ -33,6 +36,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
       "the socket is MPTCP, whose subflows cannot be rebuilt; create it with IPPROTO_TCP"
     case .upperLayerProtocol(let name):
       "the kernel runs \(name) inside the socket (TCP_ULP); replicate it before that is enabled"
+    case .authenticated:
+      "the connection is authenticated with TCP-AO (RFC 5925), which is not supported; use TCP_MD5SIG"
     case .listening: "a listening socket is not replicated; replicate the connections it accepts"
     case .connecting: "the connection is not established yet; wait until the socket is writable"
     case .notConnected: "the socket is not connected, or its connection has ended; connect it first"

@@ -39,6 +39,8 @@ public enum SocketOption: UInt8, Sendable, Hashable, CaseIterable {
   /// SOCK_SNDBUF_LOCK (1) and SOCK_RCVBUF_LOCK (2): which of the buffers the application has fixed.
   case bufferLocks = 21
   case nonBlocking = 22
+  /// Whether the connection is signed (RFC 2385), 0 or 1; its key is given with the merge.
+  case isSigned = 23
 
   /// Level and name for setsockopt(2); `nil` for what is not a socket option of its own.
   func name(_ family: IPAddress.Family) -> (level: Int32, name: Int32)? {
@@ -68,7 +70,7 @@ public enum SocketOption: UInt8, Sendable, Hashable, CaseIterable {
     case .sendBuffer: return (SOL_SOCKET, SO_SNDBUF)
     case .receiveBuffer: return (SOL_SOCKET, SO_RCVBUF)
     case .bufferLocks: return (SOL_SOCKET, JSR_SO_BUF_LOCK)
-    case .nonBlocking: return nil
+    case .nonBlocking, .isSigned: return nil
     }
   }
 
@@ -76,7 +78,7 @@ public enum SocketOption: UInt8, Sendable, Hashable, CaseIterable {
   /// kernel and interact with their locks; the reuse options are undone by TCP_REPAIR.
   var isPlain: Bool {
     switch self {
-    case .sendBuffer, .receiveBuffer, .bufferLocks, .reuseAddress, .nonBlocking: false
+    case .sendBuffer, .receiveBuffer, .bufferLocks, .reuseAddress, .nonBlocking, .isSigned: false
     default: true
     }
   }

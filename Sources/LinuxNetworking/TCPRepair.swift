@@ -33,7 +33,11 @@
 // - connect(2) to AF_UNSPEC in repair mode (tcp_disconnect) ends the connection with neither FIN nor RST, and
 //   gives every holder of the socket ECONNABORTED.
 //
-// Not covered: the keys of TCP-MD5 and TCP-AO, which getsockopt(2) does not give out, and the urgent pointer.
+// - TCP_MD5SIG may be set in any state, in repair mode too. Set before connect(2), the restored socket takes
+//   and sends nothing that is not signed. tcp_current_mss leaves room for the signature in every segment, and
+//   signing takes segmentation offload away from the socket, since each segment on the wire has its own.
+//
+// Not covered: TCP-AO, and the urgent pointer.
 //
 // The facts about half-closed sockets were first collected by the CRIU project (soccr).
 
@@ -73,6 +77,13 @@ public enum TCPRepair {
     var length = socklen_t(name.count)
     if getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_ULP, &name, &length) == 0, name[0] != 0 {
       throw .upperLayerProtocol(String(decoding: name.prefix { $0 != 0 }, as: UTF8.self))
+    }
+
+    // struct tcp_ao_info_opt; a socket without keys has ENOENT, a kernel without TCP-AO ENOPROTOOPT.
+    var authentication = [UInt8](repeating: 0, count: 56)
+    length = socklen_t(authentication.count)
+    if getsockopt(descriptor, Int32(IPPROTO_TCP), JSR_TCP_AO_INFO, &authentication, &length) == 0 {
+      throw .authenticated
     }
 
     let info: TCPInfo
@@ -211,11 +222,13 @@ public enum TCPRepair {
   ///
   /// - Parameters:
   ///   - scope: index of the interface, needed for link-local IPv6 addresses only.
+  ///   - signingKey: of a signed connection (RFC 2385), 1 to 80 bytes.
   ///   - refused: told of each socket option that could not be set; the socket is good without it.
   /// - Throws: `EADDRNOTAVAIL` if the local address is missing, `ENETUNREACH` without a route,
   ///   `EADDRINUSE` or `EADDRNOTAVAIL` from connect if the connection exists here already.
   public static func restore(
-    _ snapshot: TCPSnapshot, scope: UInt32 = 0, refused: (SystemError) -> Void = { _ in }
+    _ snapshot: TCPSnapshot, scope: UInt32 = 0, signingKey: [UInt8]? = nil,
+    refused: (SystemError) -> Void = { _ in }
   ) throws(TCPRepairError) -> OwnedDescriptor {
     guard snapshot.sendQueue.count == snapshot.writeSequence - snapshot.sendUnacknowledged else {
       throw .inconsistent("the send queue does not hold what the sequence numbers say")
@@ -230,14 +243,14 @@ public enum TCPRepair {
       throw .inconsistent("the window was advertised for bytes that have not arrived")
     }
     do throws(SystemError) {
-      return try rebuild(snapshot, scope: scope, refused: refused)
+      return try rebuild(snapshot, scope: scope, signingKey: signingKey, refused: refused)
     } catch {
       throw .system(error)
     }
   }
 
   private static func rebuild(
-    _ snapshot: TCPSnapshot, scope: UInt32, refused: (SystemError) -> Void
+    _ snapshot: TCPSnapshot, scope: UInt32, signingKey: [UInt8]?, refused: (SystemError) -> Void
   ) throws(SystemError) -> OwnedDescriptor {
     let family = snapshot.local.address.family
     let socket = try OwnedDescriptor(
@@ -264,6 +277,12 @@ public enum TCPRepair {
     try setSocketOption(
       descriptor, Int32(IPPROTO_TCP), TCP_MAXSEG, segmentSize, "setsockopt(TCP_MAXSEG)")
     let remote = SocketAddress(snapshot.remote, mapped: mapped, scope: scope)
+    if let signingKey {
+      let result = remote.withPointer {
+        jsr_set_signing_key(descriptor, $0, $1, -1, signingKey, signingKey.count)
+      }
+      guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
+    }
     guard remote.withPointer({ connect(descriptor, $0, $1) }) == 0 else {
       throw SystemError("connect", on: "\(snapshot.local) - \(snapshot.remote)")
     }

@@ -11,11 +11,13 @@ public struct TCPFrameBuilder: Sendable {
   public var timeToLive: UInt8
   /// IP type of service, or traffic class.
   public var typeOfService: UInt8
+  /// The key to sign with (RFC 2385); `nil` for a connection that is not signed.
+  public var signingKey: [UInt8]?
 
   /// Both endpoints must be of one address family.
   public init(
     sourceMAC: MACAddress, destinationMAC: MACAddress, source: Endpoint, destination: Endpoint,
-    timeToLive: UInt8 = 64, typeOfService: UInt8 = 0
+    timeToLive: UInt8 = 64, typeOfService: UInt8 = 0, signingKey: [UInt8]? = nil
   ) {
     precondition(source.address.family == destination.address.family, "one address family per frame")
     self.sourceMAC = sourceMAC
@@ -24,9 +26,11 @@ public struct TCPFrameBuilder: Sendable {
     self.destination = destination
     self.timeToLive = timeToLive
     self.typeOfService = typeOfService
+    self.signingKey = signingKey
   }
 
-  /// The frame of one segment: Ethernet, IP and TCP header, timestamps option if given, and `payload`.
+  /// The frame of one segment: Ethernet, IP and TCP header, signature if there is a key, timestamps option if
+  /// given, and `payload`.
   ///
   /// - Parameter window: the window field as it stands on the wire, already shifted by the scale.
   public func frame(
@@ -36,7 +40,9 @@ public struct TCPFrameBuilder: Sendable {
     let ipStart = Ethernet.headerByteCount
     let ipByteCount = source.address.family == .v4 ? 20 : 40
     let tcpStart = ipStart + ipByteCount
-    let tcpByteCount = TCPSegment.minimumHeaderByteCount + (timestamps == nil ? 0 : 12)
+    let signatureByteCount = signingKey == nil ? 0 : TCPSignature.optionByteCount
+    let tcpByteCount =
+      TCPSegment.minimumHeaderByteCount + signatureByteCount + (timestamps == nil ? 0 : 12)
     let total = tcpStart + tcpByteCount + payload.count
 
     return [UInt8](unsafeUninitializedCapacity: total) { buffer, count in
@@ -76,7 +82,7 @@ public struct TCPFrameBuilder: Sendable {
       bytes[tcpStart + 13] = flags.rawValue
       bytes.storeBigEndian(window, at: tcpStart + 14)
       if let timestamps {
-        let option = tcpStart + TCPSegment.minimumHeaderByteCount
+        let option = tcpStart + TCPSegment.minimumHeaderByteCount + signatureByteCount
         bytes[option] = TCPOption.noOperation
         bytes[option + 1] = TCPOption.noOperation
         bytes[option + 2] = TCPOption.timestamps
@@ -88,6 +94,8 @@ public struct TCPFrameBuilder: Sendable {
         UnsafeMutableRawBufferPointer(rebasing: bytes[(tcpStart + tcpByteCount)...]).copyMemory(from: payload)
       }
 
+      if let signingKey { sign(bytes, tcpStart..<total, signingKey) }
+
       var sum = InternetChecksum()
       sum.addPseudoHeader(
         source: source.address, destination: destination.address, transport: .tcp,
@@ -96,5 +104,17 @@ public struct TCPFrameBuilder: Sendable {
       bytes.storeBigEndian(sum.value, at: tcpStart + 16)
       count = total
     }
+  }
+
+  private func sign(_ frame: UnsafeMutableRawBufferPointer, _ segment: Range<Int>, _ key: [UInt8]) {
+    let option = segment.lowerBound + TCPSegment.minimumHeaderByteCount
+    frame[option] = TCPOption.noOperation
+    frame[option + 1] = TCPOption.noOperation
+    frame[option + 2] = TCPOption.signature
+    frame[option + 3] = TCPSignature.optionLength
+    let digest = TCPSignature.digest(
+      UnsafeRawBufferPointer(rebasing: frame[segment]), from: source.address, to: destination.address,
+      key: key)
+    for (index, byte) in digest.enumerated() { frame[option + 4 + index] = byte }
   }
 }

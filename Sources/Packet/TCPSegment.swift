@@ -110,4 +110,6 @@ public enum TCPOption {
   public static let windowScale: UInt8 = 3
   public static let sackPermitted: UInt8 = 4
   public static let timestamps: UInt8 = 8
+  /// RFC 2385.
+  public static let signature: UInt8 = 19
 }

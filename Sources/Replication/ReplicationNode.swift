@@ -255,6 +255,13 @@ public struct ReplicationNode {
     Self.view(entries[try handles.place(of: handle)]!)
   }
 
+  /// What the primary's engine said of the options of a socket that this RE snoops; empty for any other.
+  ///
+  /// - Throws: as `socket(_:)`.
+  public func options(of handle: Handle) throws(HandleError) -> [UInt8] {
+    entries[try handles.place(of: handle)]!.snoop?.options ?? []
+  }
+
   /// The handle that packets of `flow` belong to; `nil` if they belong to none.
   public func socket(of flow: Flow) -> SocketView? { flows[flow].map { Self.view(entries[$0]!) } }
 

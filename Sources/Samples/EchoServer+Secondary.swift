@@ -256,7 +256,7 @@ extension EchoServer {
       guard case .snooping = pair.state, pair.endedAt == nil else { continue }
       pair.state = .merging
       watch(pair)
-      engine.merge(session, pair.handle)
+      engine.merge(session, pair.handle, signingKey: options.signingKey)
     }
   }
 

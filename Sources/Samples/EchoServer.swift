@@ -110,7 +110,7 @@ public final class EchoServer {
     engine = EngineClient(mailbox: try Mailbox())
     peerListener = try ListeningSocket(
       at: try SocketAddress(host: options.listenAddress, port: options.port, isNumeric: true),
-      receiveBuffer: Self.receiveBufferByteCount)
+      receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
     otherAddress = try options.otherAddress.map {
       try SocketAddress(host: $0, port: options.channelPort, isNumeric: true)
     }

@@ -41,6 +41,8 @@ public struct EchoServerOptions: Sendable {
   public var verifiesPayload = false
   /// Echoes are given as records while a connection is replicated.
   public var givesRecords = false
+  /// What peers have to sign every segment with (RFC 2385), 1 to 80 bytes; `nil` for unsigned connections.
+  public var signingKey: [UInt8]?
   /// One line a second instead of lines for every connection and message.
   public var isQuiet = false
 

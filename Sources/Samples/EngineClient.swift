@@ -150,10 +150,10 @@ struct EngineClient: Sendable {
     Task { try? await session.decline(request, reason: reason) }
   }
 
-  func merge(_ session: any EngineSession, _ handle: Handle) {
+  func merge(_ session: any EngineSession, _ handle: Handle, signingKey: [UInt8]?) {
     Task {
       do throws(JSRError) {
-        let socket = try await session.merge(handle)
+        let socket = try await session.merge(handle, signingKey: signingKey)
         mailbox.post(.merged(handle, .success(socket.release())))
       } catch {
         mailbox.post(.merged(handle, .failure(error)))

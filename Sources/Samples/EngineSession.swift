@@ -25,7 +25,7 @@ protocol EngineSession: AnyObject, Sendable {
   func accept(_ request: RequestedReplication) async throws(JSRError) -> SnoopPair
   func decline(_ request: RequestedReplication, reason: String) async throws(JSRError)
   func attach(primary: Handle) async throws(JSRError) -> SnoopPair
-  func merge(_ handle: Handle) async throws(JSRError) -> Socket
+  func merge(_ handle: Handle, signingKey: [UInt8]?) async throws(JSRError) -> Socket
 }
 
 extension Session: EngineSession {}

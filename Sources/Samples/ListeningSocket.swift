@@ -9,11 +9,14 @@ final class ListeningSocket {
   ///
   /// - Parameter receiveBuffer: Bytes, as for SO_RCVBUF, of every connection that is accepted; `nil` leaves it to the
   ///   kernel.
-  init(at address: SocketAddress, receiveBuffer: Int32? = nil) throws(SystemError) {
+  /// - Parameter signingKey: What all connections have to be signed with (RFC 2385); `nil` for none.
+  init(at address: SocketAddress, receiveBuffer: Int32? = nil, signingKey: [UInt8]? = nil) throws(SystemError)
+  {
     socket = try StreamSocket.make(address.family)
     try StreamSocket.set(socket.rawValue, SOL_SOCKET, SO_REUSEADDR, 1)
     // Before listen(2): the scale of the window is agreed on in the handshake (tcp(7)).
     if let receiveBuffer { try StreamSocket.set(socket.rawValue, SOL_SOCKET, SO_RCVBUF, receiveBuffer) }
+    if let signingKey { try StreamSocket.sign(socket.rawValue, address, prefixLength: 0, with: signingKey) }
     let bound = address.withPointer { bind(socket.rawValue, $0, $1) }
     guard bound == 0 else { throw SystemError("bind", on: address.description) }
     guard listen(socket.rawValue, 4096) == 0 else { throw SystemError("listen", on: address.description) }

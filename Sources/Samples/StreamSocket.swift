@@ -16,9 +16,10 @@ enum StreamSocket {
 
   /// A socket on its way to `remote`: writable when it has arrived or failed, see `connectError`.
   static func connecting(
-    to remote: SocketAddress, from local: SocketAddress?
+    to remote: SocketAddress, from local: SocketAddress?, signingKey: [UInt8]? = nil
   ) throws(SystemError) -> OwnedDescriptor {
     let descriptor = try make(remote.family)
+    if let signingKey { try sign(descriptor.rawValue, remote, prefixLength: nil, with: signingKey) }
     if let local {
       let bound = local.withPointer { bind(descriptor.rawValue, $0, $1) }
       guard bound == 0 else { throw SystemError("bind", on: local.description) }
@@ -28,6 +29,16 @@ enum StreamSocket {
       throw SystemError("connect", on: remote.description)
     }
     return descriptor
+  }
+
+  /// Signs what goes to, and demands it of what comes from, an address or a prefix (RFC 2385).
+  static func sign(
+    _ descriptor: Int32, _ address: SocketAddress, prefixLength: Int32?, with key: [UInt8]
+  ) throws(SystemError) {
+    let result = address.withPointer {
+      jsr_set_signing_key(descriptor, $0, $1, prefixLength ?? -1, key, key.count)
+    }
+    guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)", on: address.description) }
   }
 
   /// The address at the other end; `nil` if there is none any more.

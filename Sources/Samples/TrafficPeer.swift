@@ -150,7 +150,8 @@ public final class TrafficPeer {
 
   private func connect(_ seat: Seat) {
     do {
-      let socket = OwnedSocket(try StreamSocket.connecting(to: remote, from: local))
+      let socket = OwnedSocket(
+        try StreamSocket.connecting(to: remote, from: local, signingKey: options.signingKey))
       try StreamSocket.sendAtOnce(socket.number)
       try poll.add(socket.number, .write, seat)
       seat.state = .connecting(socket)

@@ -31,6 +31,8 @@ public struct TrafficPeerOptions: Sendable {
   /// Close the sending direction after the last message, and expect the server to close behind its last
   /// answer.
   public var halfCloses = false
+  /// What every segment is signed with (RFC 2385), 1 to 80 bytes; `nil` for unsigned connections.
+  public var signingKey: [UInt8]?
   public var isVerbose = false
   /// No line for each message.
   public var isQuiet = false

@@ -4,6 +4,7 @@ import Descriptors
 import Engine
 import EngineConfiguration
 import Glibc
+import LinuxNetworking
 import Logging
 import Logs
 import NIOCore
@@ -32,6 +33,13 @@ struct Jsrd: AsyncParsableCommand {
   /// `main` would not do: it ends in `dispatch_main`, which has the first thread wait in sigsuspend(2) with no
   /// signal blocked, and so die of the first that comes.
   static func main() {
+    // Before there is any other thread, too.
+    ControlGroup.join()
+    do throws(SystemError) {
+      try neededCapabilities.union(.netBindService).keepOnlyThese()
+    } catch {
+      end("\(error)", EX_OSERR)
+    }
     // A frame of 64 KiB that is held keeps its buffer, and the next one needs a new one. Giving such memory
     // back to the kernel and faulting it in again costs more than handling the frame (mallopt(3)).
     mallopt(M_TRIM_THRESHOLD, 256 << 20)
@@ -46,6 +54,21 @@ struct Jsrd: AsyncParsableCommand {
     while true { pause() }
   }
 
+  /// What nothing works without. CAP_NET_BIND_SERVICE is kept beside, for merging connections of low ports.
+  private static let neededCapabilities: Capabilities = [.netAdmin, .netRaw]
+
+  /// - Returns: what is in force.
+  private static func checkCapabilities() -> Capabilities {
+    do throws(SystemError) {
+      let effective = try Capabilities.effective()
+      let missing = neededCapabilities.subtracting(effective)
+      if !missing.isEmpty { end("\(missing) missing: start jsrd as root, or with these", EX_NOPERM) }
+      return effective
+    } catch {
+      end("\(error)", EX_OSERR)
+    }
+  }
+
   private static var awaitedSignals: sigset_t {
     var signals = sigset_t()
     sigemptyset(&signals)
@@ -55,9 +78,14 @@ struct Jsrd: AsyncParsableCommand {
 
   func run() async throws {
     let configuration = Self.read(config)
+    let capabilities = Self.checkCapabilities()
     let sink = Self.sink(configuration.log)
     LoggingSystem.bootstrap { sink.handler(label: $0) }
     let logger = Logger(label: "jsrd")
+    if !capabilities.contains(.netBindService) {
+      logger.warning(
+        "\(Capabilities.netBindService) missing: connections of local ports below 1024 cannot be merged here")
+    }
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let engine: Engine
     do throws(EngineError) {

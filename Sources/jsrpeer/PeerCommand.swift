@@ -39,6 +39,10 @@ struct PeerCommand: ParsableCommand {
   var rounds: UInt64 = 1
   @Flag(help: "Close the sending direction after the last message and expect the server to do the same.")
   var halfClose = false
+  @Option(
+    help: ArgumentHelp(
+      "Sign every segment with this key (TCP_MD5SIG), which the server must have too.", valueName: "key"))
+  var md5: String?
   @Flag(help: "Print no line for each message.")
   var quiet = false
   @Flag(help: "Print the summary as one line of JSON.")
@@ -52,6 +56,9 @@ struct PeerCommand: ParsableCommand {
     }
     guard (1...65536).contains(pipeline) else {
       throw ValidationError("--pipeline must be between 1 and 65536")
+    }
+    guard md5.map({ (1...80).contains($0.utf8.count) }) ?? true else {
+      throw ValidationError("--md5 takes a key of 1 to 80 bytes")
     }
     guard rounds >= 1 else { throw ValidationError("--rounds must be at least 1") }
     guard duration.map({ $0 > 0 && $0 <= 1e8 }) ?? true else {
@@ -76,6 +83,7 @@ struct PeerCommand: ParsableCommand {
     options.kind = kind
     options.halfCloses = halfClose
     options.isVerbose = verbose
+    options.signingKey = md5.map { Array($0.utf8) }
     options.isQuiet = quiet
     options.printsJSON = json
     let summary = try TrafficPeer(options).run()

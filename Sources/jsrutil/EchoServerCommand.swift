@@ -49,6 +49,10 @@ struct EchoServerCommand: ParsableCommand {
   var node: UInt8?
   @Flag(help: "Send echoes through the record interface while a connection is replicated.")
   var records = false
+  @Option(
+    help: ArgumentHelp(
+      "Sign every segment with this key (TCP_MD5SIG), which peers must have too.", valueName: "key"))
+  var md5: String?
   @Flag(help: "One line a second instead of a line for each connection and message.")
   var quiet = false
 
@@ -56,6 +60,9 @@ struct EchoServerCommand: ParsableCommand {
     guard plain || rendezvous || mode == .primary || ore != nil else {
       throw ValidationError(
         "--ore is missing: the instance on the other RE must be known to \(mode.rawValue)")
+    }
+    guard md5.map({ (1...80).contains($0.utf8.count) }) ?? true else {
+      throw ValidationError("--md5 takes a key of 1 to 80 bytes")
     }
     guard (node ?? 0) <= 1 else { throw ValidationError("--node must be 0 or 1") }
     guard unreplicateAfter != 0 else { throw ValidationError("--unreplicate-after must be at least 1") }
@@ -74,6 +81,7 @@ struct EchoServerCommand: ParsableCommand {
     options.isPlain = plain
     options.slot = node
     options.verifiesPayload = verbose
+    options.signingKey = md5.map { Array($0.utf8) }
     options.isQuiet = quiet
     options.givesRecords = records
     options.usesRendezvous = rendezvous

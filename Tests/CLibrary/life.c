@@ -227,6 +227,7 @@ static void follow(jsr_handle handle, int rcv, int snd) {
     if (ready & 4) {
       jsr_event event = take_event();
       if (event.type == JSR_EVENT_MASTERSHIP_GAINED) {
+        REFUSED(jsr_merge_signed(session, handle, "key", 3, &live), EINVAL); /* it is not signed */
         EXPECT(jsr_merge(session, handle, &live), 0);
         REFUSED(jsr_merge(session, handle, &live), ESTALE);
         ready = 3; /* both to their end */
@@ -334,6 +335,10 @@ static void primary(const char *other, size_t unreplicate_after) {
   REFUSED(jsr_replicate(session, 1000, handle, 0), EBADF);
   REFUSED(jsr_unreplicate(session, handle), EBADFD);
   REFUSED(jsr_merge(session, handle, &rcv), EBADFD);
+  REFUSED(jsr_merge_signed(session, handle, "key", 3, &rcv), EBADFD);
+  REFUSED(jsr_merge_signed(session, handle, "key", 0, &rcv), EINVAL);
+  REFUSED(jsr_merge_signed(session, handle, "key", 81, &rcv), EINVAL);
+  REFUSED(jsr_merge_signed(session, handle, NULL, 3, &rcv), EINVAL);
 
   if (has_rendezvous()) {
     REFUSED(jsr_register(session, "no name"), EPROTO);

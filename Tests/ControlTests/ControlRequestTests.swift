@@ -37,6 +37,10 @@ struct ControlRequestTests {
     ),
     (.unreplicate(handle), #"{"handle":"0x100001d00000000","id":9,"request":"unreplicate","version":1}"#),
     (.merge(handle), #"{"handle":"0x100001d00000000","id":9,"request":"merge","version":1}"#),
+    (
+      .merge(handle, signingKey: [0, 1, 0xfe]),
+      #"{"handle":"0x100001d00000000","id":9,"request":"merge","signing_key":"AAH+","version":1}"#
+    ),
     (.close(handle), #"{"handle":"0x100001d00000000","id":9,"request":"close","version":1}"#),
     (.registerService("echo"), #"{"id":9,"request":"register_service","service":"echo","version":1}"#),
     (.unregisterService("echo"), #"{"id":9,"request":"unregister_service","service":"echo","version":1}"#),

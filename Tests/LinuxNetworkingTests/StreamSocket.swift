@@ -50,6 +50,15 @@ final class StreamSocket: Sendable {
     }
   }
 
+  /// Signs what goes to, and demands it of what comes from, a prefix (RFC 2385); with `nil` that is the
+  /// address.
+  func sign(_ address: IPAddress, prefixLength: Int32? = nil, with key: [UInt8]) throws {
+    let result = Self.withAddress(Endpoint(address, 0)) {
+      jsr_set_signing_key(descriptor, $0, $1, prefixLength ?? -1, key, key.count)
+    }
+    guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
+  }
+
   static func listening(at endpoint: Endpoint) throws -> StreamSocket {
     let socket = try create(endpoint.address.family)
     var on: Int32 = 1
@@ -60,8 +69,9 @@ final class StreamSocket: Sendable {
     return StreamSocket(owning: socket)
   }
 
-  static func connected(to endpoint: Endpoint) throws -> StreamSocket {
+  static func connected(to endpoint: Endpoint, signingKey: [UInt8]? = nil) throws -> StreamSocket {
     let socket = StreamSocket(owning: try create(endpoint.address.family))
+    if let signingKey { try socket.sign(endpoint.address, with: signingKey) }
     guard withAddress(endpoint, { connect(socket.descriptor, $0, $1) }) == 0 else {
       throw SystemError("connect")
     }

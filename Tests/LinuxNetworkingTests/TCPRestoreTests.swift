@@ -9,7 +9,7 @@ import Testing
 struct TCPRestoreTests {
   /// Takes the connection away from the first engine and rebuilds it on the second.
   private func move(
-    _ server: StreamSocket, on network: TestNetwork, _ family: IPAddress.Family,
+    _ server: StreamSocket, on network: TestNetwork, _ family: IPAddress.Family, signingKey: [UInt8]? = nil,
     change: (inout TCPSnapshot) -> Void = { _ in }
   ) throws -> (moved: StreamSocket, snapshot: TCPSnapshot) {
     // What the engine's steering does: while the connection has no socket, nothing may answer for it.
@@ -22,12 +22,52 @@ struct TCPRestoreTests {
     change(&snapshot)
     let state = snapshot
     let descriptor = try network.engines[1].run { () throws -> Int32 in
-      let socket = try TCPRepair.restore(state)
+      let socket = try TCPRepair.restore(state, signingKey: signingKey)
       try TCPRepair.activate(socket.rawValue, state)
       return socket.release()
     }
     try network.endIsolation(1)
     return (StreamSocket(owning: OwnedDescriptor(owning: descriptor)), snapshot)
+  }
+
+  @Test(
+    "that is signed goes on signed, segment for segment, and tells its key to who may know it",
+    arguments: [IPAddress.Family.v4, .v6])
+  func signed(family: IPAddress.Family) throws {
+    let network = try TestNetwork(engines: 2)
+    try network.giveReplicatedAddress(family, to: 0)
+    let key = Array("a shared secret".utf8)
+    let endpoint = Endpoint(TestNetwork.replicated(family), 179)
+    let listener = try network.engines[0].run {
+      let socket = try StreamSocket.listening(at: endpoint)
+      // The longest prefix that fits counts.
+      try socket.sign(endpoint.address, prefixLength: 0, with: Array("for others".utf8))
+      try socket.sign(TestNetwork.peerAddress(family), prefixLength: 16, with: key)
+      return socket
+    }
+    let client = try network.peer.run { try StreamSocket.connected(to: endpoint, signingKey: key) }
+    let server = try listener.accepted()
+    let ends = try TCPRepair.snapshot(of: server.descriptor)
+    let flow = Flow(.tcp, local: ends.local, remote: ends.remote)
+    #expect(try network.engines[0].run { try LiveConnection.signingKey(of: flow) } == key)
+    let absent = Flow(.tcp, local: ends.local, remote: Endpoint(ends.remote.address, ends.remote.port ^ 1))
+    let found = try network.engines[1].run { try? LiveConnection.signingKey(of: absent) }
+    #expect(found == nil)
+
+    let capture = try Capture(on: "br0", in: network.peer)
+    let toClient = pattern(21, 300_000)
+    let fromServer = server.writeWhatFits(toClient)
+    pause(milliseconds: 100)
+    let (moved, _) = try move(server, on: network, family, signingKey: key)
+    let sink = Background { try client.read(300_000) }
+    try moved.write(toClient[fromServer...])
+    #expect(same(try sink.join(), toClient))
+    try client.write([1, 2, 3])
+    #expect(try moved.read(3) == [1, 2, 3])
+    let segments = capture.segments()
+    #expect(segments.allSatisfy { !$0.segment.flags.contains(.rst) })
+    // With the signature, and as the peer's maximum segment size says.
+    #expect(segments.map(\.segment.payload.count).max() == (family == .v4 ? 1440 : 1420))
   }
 
   @Test(

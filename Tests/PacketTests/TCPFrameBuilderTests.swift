@@ -78,4 +78,48 @@ import Testing
       }
     }
   }
+
+  @Test(
+    "A signature is right for its key and its segment alone, and stands before the timestamps",
+    arguments: [("5.5.5.5", "5.5.5.4"), ("2001:db8::5", "fe80::4")])
+  func signature(source: String, destination: String) throws {
+    var builder = try builder(source, destination)
+    let key = Array("a key".utf8)
+    for timestamps in [nil, TCPTimestamps(value: 3, echo: 4)] {
+      let text = Array("signed".utf8)
+      func frame() -> [UInt8] {
+        text.withUnsafeBytes {
+          builder.frame(
+            sequence: SequenceNumber(1), acknowledgment: SequenceNumber(2), flags: .ack, window: 1,
+            timestamps: timestamps, payload: $0)
+        }
+      }
+      builder.signingKey = nil
+      let plain = frame()
+      builder.signingKey = key
+      let signed = frame()
+      try plain.withUnsafeBytes {
+        let packet = try #require(TCPPacket($0))
+        #expect(!packet.isSigned($0) && !packet.signatureIsValid($0, key: key))
+      }
+      #expect(signed.count == plain.count + TCPSignature.optionByteCount)
+      let start = try signed.withUnsafeBytes {
+        let packet = try #require(TCPPacket($0))
+        #expect(packet.isSigned($0) && packet.signatureIsValid($0, key: key))
+        #expect(!packet.signatureIsValid($0, key: key + [0]))
+        #expect(packet.checksumIsValid($0))
+        #expect(packet.segment.timestamps == timestamps)
+        #expect(Array($0[packet.segment.payload]) == text)
+        return packet.transportOffset
+      }
+      // All but the checksum and the other options is signed; addresses and ports too.
+      for place in [start - 1, start, start + 4, start + 8, start + 13, start + 14, signed.count - 1] {
+        var broken = signed
+        broken[place] ^= 1
+        broken.withUnsafeBytes {
+          #expect(TCPPacket($0)?.signatureIsValid($0, key: key) != true, "byte \(place)")
+        }
+      }
+    }
+  }
 }

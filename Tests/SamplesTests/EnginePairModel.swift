@@ -230,7 +230,7 @@ final class ModelSession: EngineSession {
   func beginRecords(_ handle: Handle) async throws(JSRError) -> RecordChannel {
     throw .refused(.wrongState, message: "the model takes no records")
   }
-  func merge(_ handle: Handle) async throws(JSRError) -> Socket {
+  func merge(_ handle: Handle, signingKey: [UInt8]?) async throws(JSRError) -> Socket {
     Socket(owning: try engines.merge(handle).get())
   }
 }

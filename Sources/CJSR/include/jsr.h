@@ -290,9 +290,22 @@ int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int
  *   -EACCES    it is another application's
  *   -EBADFD    it is not a snoop pair, or its replication has ended
  *   -EREMOTE   this RE is not primary
+ *   -ENOKEY    the connection is signed: call jsr_merge_signed()
  *   -EIO       the socket could not be rebuilt; the handle is gone, and the connection with it
  */
 int jsr_merge(jsr_session *session, jsr_handle handle, int *socket);
+
+/*
+ * As jsr_merge(), for a connection that was signed (TCP_MD5SIG, RFC 2385) when it was replicated. The engines
+ * tell each other that it is, and never its key.
+ *
+ *   key        what this end and the peer sign with now. A wrong key is only noticed by the peer, which
+ *              ignores everything that is signed with it
+ *   key_size   1 to 80 bytes
+ *
+ *   -EINVAL    key_size is out of range, or the connection is not signed; the handle is as it was
+ */
+int jsr_merge_signed(jsr_session *session, jsr_handle handle, const void *key, size_t key_size, int *socket);
 
 /* ---- Rendezvous ---------------------------------------------------------------------------------------- */
 

@@ -74,6 +74,12 @@ int jsr_queued_unacknowledged(int socket);
 int jsr_queued_unsent(int socket);
 int jsr_queued_unread(int socket);
 
+/// Signs a TCP socket's segments to and from `address` with `key` (TCP_MD5SIG, RFC 2385), of 1 to 80 bytes.
+/// With a `prefix_length` of 0 or more (TCP_MD5SIG_EXT, Linux 4.14) it holds for the whole prefix.
+int jsr_set_signing_key(
+    int socket, const struct sockaddr *address, socklen_t length, int prefix_length, const void *key,
+    size_t key_length);
+
 /// setns(2) with CLONE_NEWNET: moves the calling thread into a network namespace.
 int jsr_enter_network_namespace(int descriptor);
 
@@ -82,6 +88,19 @@ void jsr_name_thread(const char *name);
 
 /// sem_clockwait(3) until `deadline`, a time of CLOCK_MONOTONIC.
 int jsr_semaphore_wait(sem_t *semaphore, const struct timespec *deadline);
+
+// Privileges (capabilities(7)). Sets of capabilities are masks, with a bit for each number.
+
+/// What the calling thread may do now, and -1 if the kernel does not say.
+int64_t jsr_effective_capabilities(void);
+
+/// Takes every capability away from the calling thread that is not in `kept`, from all sets, also for
+/// whatever it executes, and forbids it to gain any (PR_SET_NO_NEW_PRIVS). Threads that it makes afterwards
+/// have no more.
+int jsr_limit_capabilities(uint64_t kept);
+
+/// Adds a group to those of the process.
+int jsr_join_group(gid_t group);
 
 // Descriptors that change under a program's calls.
 
@@ -101,11 +120,22 @@ pid_t jsr_thread(void);
 /// Whether the system call of this number moves bytes from or to the descriptor that is its first argument.
 int jsr_transfers(long call);
 
+/// A key of a signed socket as sock_diag(7) gives it: struct tcp_diag_md5sig of <linux/tcp.h>, which cannot
+/// be included beside <netinet/tcp.h>.
+struct jsr_signing_key {
+  uint8_t family;
+  uint8_t prefix_length;
+  uint16_t key_length;
+  uint32_t address[4];
+  uint8_t key[80];
+};
+
 // Constants of newer kernels than the headers at hand.
 
 #define JSR_IPPROTO_MPTCP 262
 #define JSR_SO_BUF_LOCK 72
 #define JSR_PACKET_IGNORE_OUTGOING 23
 #define JSR_IPV6_MINHOPCOUNT 73
+#define JSR_TCP_AO_INFO 40
 
 #endif

@@ -14,9 +14,6 @@ import Glibc
 
 /// The listening control socket, in the file system as long as it is held.
 struct ControlListener: ~Copyable {
-  /// Members of this group may control the engine, if the group exists.
-  private static let groupName = "jsr"
-
   private let path: String
   private let socket: OwnedDescriptor
   private let lock: OwnedDescriptor
@@ -112,20 +109,12 @@ struct ControlListener: ~Copyable {
     var file = stat()
     guard lstat(path, &file) == 0 else { throw SystemError("lstat", on: path) }
     guard chmod(path, 0o660) == 0 else { throw SystemError("chmod", on: path) }
-    if let group = identifier(ofGroup: groupName) {
+    if let group = ControlGroup.identifier {
       guard chown(path, uid_t.max, group) == 0 else { throw SystemError("chown", on: path) }
     }
     guard Glibc.listen(socket.rawValue, Int32(ControlServer.clientLimit)) == 0 else {
       throw SystemError("listen", on: path)
     }
     return file
-  }
-
-  private static func identifier(ofGroup name: String) -> gid_t? {
-    var entry = group()
-    var found: UnsafeMutablePointer<group>?
-    var space = [CChar](repeating: 0, count: 16_384)
-    guard getgrnam_r(name, &entry, &space, space.count, &found) == 0, found != nil else { return nil }
-    return entry.gr_gid
   }
 }

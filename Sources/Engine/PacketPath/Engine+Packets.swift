@@ -39,7 +39,8 @@ extension Engine {
         isOutbound
         ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
         : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
-          VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame)
+          (VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame))
+            && (signedFlows.isEmpty || signatureIsValid(packet, frame, now: now))
         }
       if verdict == .hold { store.put(buffer, isOutbound: isOutbound) }
       if !node.actions.isEmpty {
@@ -70,7 +71,8 @@ extension Engine {
   func send(_ acknowledgment: Acknowledgment) {
     let flow = acknowledgment.flow
     let builder = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: .zero, source: flow.local, destination: flow.remote)
+      sourceMAC: .zero, destinationMAC: .zero, source: flow.local, destination: flow.remote,
+      signingKey: signedFlows[flow]?.key)
     sendBuilt(
       builder.frame(
         sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,

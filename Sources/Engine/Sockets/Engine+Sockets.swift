@@ -211,6 +211,7 @@ extension Engine {
 
   func unsteer(_ flow: Flow) {
     steeringAdditions.removeAll { $0.flow == flow }
+    signedFlows[flow] = nil
     steeringRemovals.add(flow, now: Self.now())
   }
 
@@ -232,7 +233,9 @@ extension Engine {
       return 0
     }
     do throws(TCPRepairError) {
-      let snapshot = try TCPRepair.snapshot(of: socket.descriptor)
+      var snapshot = try TCPRepair.snapshot(of: socket.descriptor)
+      let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
+      snapshot.options[.isSigned] = noteSigningKey(of: flow).map { $0 ? 1 : 0 }
       socket.origin = try? TCPRepair.settledInfo(of: socket.descriptor).origin(of: snapshot)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
       return snapshot.sendQueue.count + snapshot.receiveQueue.count
@@ -516,7 +519,13 @@ extension Engine {
 
   // MARK: Merge
 
-  func merge(_ handle: Handle, reply: ReplyPort) {
+  func merge(_ handle: Handle, signingKey: [UInt8]?, reply: ReplyPort) {
+    // What is not a snoop pair is refused below.
+    if let encoded = try? node.options(of: handle), let options = try? SocketOptions(encoded),
+      let complaint = complaint(about: signingKey, of: handle, options)
+    {
+      return reply.refuse(complaint.code, complaint.text)
+    }
     let plan: MergePlan
     do throws(SocketError) {
       plan = try node.merge(handle, now: Self.now())
@@ -526,7 +535,7 @@ extension Engine {
     let unread = pairs[handle]?.rcv.takeBack() ?? []
     retirePair(handle)
     do throws(MergeError) {
-      let descriptor = try makeSocket(plan, unread: unread)
+      let descriptor = try makeSocket(plan, unread: unread, signingKey: signingKey)
       node.merged(handle, succeeded: true)
       owners[handle] = nil
       var parcel = DescriptorParcel()
@@ -540,11 +549,13 @@ extension Engine {
     }
   }
 
-  private func makeSocket(_ plan: MergePlan, unread: [UInt8]) throws(MergeError) -> OwnedDescriptor {
+  private func makeSocket(
+    _ plan: MergePlan, unread: [UInt8], signingKey: [UInt8]?
+  ) throws(MergeError) -> OwnedDescriptor {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
     let descriptor: OwnedDescriptor
     do throws(TCPRepairError) {
-      descriptor = try TCPRepair.restore(snapshot) { [logger] error in
+      descriptor = try TCPRepair.restore(snapshot, signingKey: signingKey) { [logger] error in
         logger.warning("a socket option is not restored: \(error)")
       }
     } catch { throw .repair(error) }
@@ -552,18 +563,18 @@ extension Engine {
       try TCPRepair.activate(descriptor.rawValue, snapshot)
       if plan.finSent { _ = shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
       let timestamp = plan.block.negotiated.timestamps ? try TCPRepair.timestamp(of: descriptor.rawValue) : 0
-      if plan.finReceived { deliverFIN(plan, timestamp: timestamp) }
-      resend(plan, timestamp: timestamp)
+      if plan.finReceived { deliverFIN(plan, timestamp: timestamp, signingKey: signingKey) }
+      resend(plan, timestamp: timestamp, signingKey: signingKey)
     } catch { throw .system(error) }
     return descriptor
   }
 
   /// The peer's FIN is no part of what a restored socket knows; it gets it as the segment that it was.
-  private func deliverFIN(_ plan: MergePlan, timestamp: UInt32) {
+  private func deliverFIN(_ plan: MergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
     let block = plan.block
     let builder = TCPFrameBuilder(
       sourceMAC: .zero, destinationMAC: uplink.hardwareAddress, source: plan.flow.remote,
-      destination: plan.flow.local)
+      destination: plan.flow.local, signingKey: signingKey)
     let scaled = block.sendWindow >> UInt32(block.negotiated.sendWindowScale ?? 0)
     let frame = builder.frame(
       sequence: plan.receiveNext, acknowledgment: plan.sendUnacknowledged, flags: [.fin, .ack],
@@ -580,13 +591,14 @@ extension Engine {
 
   /// Puts unacknowledged bytes on the wire at once: the kernel alone would wait for its initial
   /// retransmission timeout. A segment without data, where there are none, tells the peer where we stand.
-  private func resend(_ plan: MergePlan, timestamp: UInt32) {
+  private func resend(_ plan: MergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
     let block = plan.block
     let finCount: UInt32 = plan.finReceived ? 1 : 0
     let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)
     let acknowledgment = plan.receiveNext + Int(finCount)
     let builder = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: .zero, source: plan.flow.local, destination: plan.flow.remote)
+      sourceMAC: .zero, destinationMAC: .zero, source: plan.flow.local, destination: plan.flow.remote,
+      signingKey: signingKey)
     let timestamps =
       block.negotiated.timestamps ? TCPTimestamps(value: timestamp, echo: block.timestampRecent) : nil
     func send(_ sequence: SequenceNumber, _ flags: TCPFlags, _ payload: UnsafeRawBufferPointer) {
@@ -597,7 +609,7 @@ extension Engine {
       sendBuilt(frame, to: plan.flow.remote.address)
     }
 
-    let step = segmentSize(plan)
+    let step = segmentSize(plan, isSigned: signingKey != nil)
     // What was certainly not sent is the kernel's to send, as the peer's window allows.
     let count = plan.sentCount
     plan.sendQueue.withUnsafeBytes { queue in
@@ -610,9 +622,10 @@ extension Engine {
   }
 
   /// Bytes of payload in a full segment: what the peer takes, and what the uplink carries.
-  private func segmentSize(_ plan: MergePlan) -> Int {
+  private func segmentSize(_ plan: MergePlan, isSigned: Bool) -> Int {
     let ipHeader = plan.flow.local.address.family == .v4 ? 20 : 40
-    let options = plan.block.negotiated.timestamps ? 12 : 0
+    let options =
+      (plan.block.negotiated.timestamps ? 12 : 0) + (isSigned ? TCPSignature.optionByteCount : 0)
     let limit = min(
       Int(plan.block.negotiated.maximumSegmentSize), uplink.mtu - ipHeader - TCPSegment.minimumHeaderByteCount
     )

@@ -28,12 +28,17 @@ extension SocketSnapshot {
   }
 }
 
+extension SocketOptions {
+  /// Reads them in the form in which a ``SocketSnapshot`` has them, behind the family of the socket.
+  init(_ encoded: [UInt8]) throws(SnapshotDecodingError) { try self.init(decoding: encoded.dropFirst()) }
+}
+
 extension TCPSnapshot {
   init(_ plan: MergePlan, receiveQueue: [UInt8]) throws(MergeError) {
     let block = plan.block
     let options: SocketOptions
     do throws(SnapshotDecodingError) {
-      options = try SocketOptions(decoding: plan.options.dropFirst())
+      options = try SocketOptions(plan.options)
     } catch { throw .options(error) }
     let end = plan.sendUnacknowledged + plan.sendQueue.count
     self.init(

@@ -50,7 +50,19 @@ struct KernelSocket: Sendable, CustomStringConvertible {
     let lines = try await lab.run(
       ["ss", "-tinoH", "sport", "=", ":16000", "or", "dport", "=", ":16000"], on: node)
     return zip(lines, lines.dropFirst()).compactMap { line, details in
-      details.first?.isWhitespace == true ? KernelSocket(line, details: details) : nil
+      details.first?.isWhitespace == true ? KernelSocket(fromState(line), details: details) : nil
     }
   }
+
+  /// The line without what may stand before its first word: `ss` prints the keys of signed sockets at once,
+  /// and so before the lines that it has put together.
+  private static func fromState(_ line: String) -> String {
+    let start = states.compactMap { line.firstRange(of: $0)?.lowerBound }.min()
+    return start.map { String(line[$0...]) } ?? line
+  }
+
+  private static let states = [
+    "ESTAB", "SYN-SENT", "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "LAST-ACK", "CLOSING",
+    "TIME-WAIT", "UNCONN",
+  ]
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Descriptors
 import Glibc
 import JSR
@@ -10,7 +11,10 @@ struct ListeningSocket: ~Copyable, Sendable {
   private let descriptor: OwnedDescriptor
 
   /// - Parameter sendBuffer: Bytes, as for SO_SNDBUF; accepted sockets inherit it.
-  init(on node: Node, in lab: Lab, sendBuffer: Int32, port: UInt16 = port) async throws {
+  /// - Parameter signingKey: What all peers have to sign with (RFC 2385).
+  init(
+    on node: Node, in lab: Lab, sendBuffer: Int32, port: UInt16 = port, signingKey: [UInt8]? = nil
+  ) async throws {
     descriptor = OwnedDescriptor(
       owning: try await lab.inside(node) {
         let socket = try OwnedDescriptor(
@@ -26,6 +30,14 @@ struct ListeningSocket: ~Copyable, Sendable {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian
+        if let signingKey {
+          let result = withUnsafeBytes(of: &address) {
+            jsr_set_signing_key(
+              socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count), 0,
+              signingKey, signingKey.count)
+          }
+          guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
+        }
         let result = withUnsafeBytes(of: &address) {
           bind(socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
         }

@@ -82,10 +82,15 @@ final class RoutingEngine: Sendable {
   }
 
   /// Starts the echo server, as the one that takes its part from mastership unless `mode` says otherwise.
-  func startServer(mode: String = "jsr_echo_server", _ options: [String] = ["--quiet"]) throws {
+  ///
+  /// - Parameter prefix: A command that runs the server, and becomes it.
+  func startServer(
+    mode: String = "jsr_echo_server", _ options: [String] = ["--quiet"], behind prefix: [String] = []
+  ) throws {
     let server = try lab.start(
       logName("jsrutil"), on: node,
-      [Binaries.path(of: "jsrutil"), "-a", mode, "-p", "16000", "--ore", otherLinkAddress, "-v"] + options)
+      prefix + [Binaries.path(of: "jsrutil"), "-a", mode, "-p", "16000", "--ore", otherLinkAddress, "-v"]
+        + options)
     state.withLock { $0.server = server }
   }
 

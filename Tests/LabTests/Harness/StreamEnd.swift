@@ -18,9 +18,12 @@ struct StreamEnd: ~Copyable, Sendable {
 
   /// Connects to the replicated address, on a thread of `node`.
   ///
-  /// - Parameter receiveBuffer: Bytes, as for SO_RCVBUF.
+  /// - Parameters:
+  ///   - receiveBuffer: Bytes, as for SO_RCVBUF.
+  ///   - signingKey: What the connection is signed with (RFC 2385).
   init(
-    connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32, port: UInt16 = ListeningSocket.port
+    connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32, port: UInt16 = ListeningSocket.port,
+    signingKey: [UInt8]? = nil
   ) async throws {
     let number = try await lab.inside(node) {
       let socket = try OwnedDescriptor(
@@ -42,6 +45,14 @@ struct StreamEnd: ~Copyable, Sendable {
       address.sin_family = sa_family_t(AF_INET)
       address.sin_port = port.bigEndian
       address.sin_addr.s_addr = inet_addr("5.5.5.5")
+      if let signingKey {
+        let result = withUnsafeBytes(of: &address) {
+          jsr_set_signing_key(
+            socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count), -1,
+            signingKey, signingKey.count)
+        }
+        guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
+      }
       let result = withUnsafeBytes(of: &address) {
         connect(
           socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))

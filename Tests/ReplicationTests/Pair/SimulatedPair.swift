@@ -23,14 +23,16 @@ final class SimulatedPair {
 
   init(
     mode: ReplicationNode.Mode = .overlap, seed: UInt64 = 1, limit: Int = 1 << 20,
-    priorities: [UInt16] = [200, 100], linkVersions: [ClosedRange<UInt16>] = [
+    priorities: [UInt16] = [200, 100],
+    linkVersions: [ClosedRange<UInt16>] = [
       LinkVersion.supported, LinkVersion.supported,
     ]
   ) {
     generator = SeededGenerator(seed: seed)
     engines = (0...1).map {
       SimulatedEngine(
-        slot: $0, pair: self, mode: mode, limit: limit, priority: priorities[$0], linkVersions: linkVersions[$0])
+        slot: $0, pair: self, mode: mode, limit: limit, priority: priorities[$0],
+        linkVersions: linkVersions[$0])
     }
   }
 

@@ -3,7 +3,8 @@ public import FoundationEssentials
 import SwiftASN1
 import X509
 
-/// Who says which key belongs to which routing engine: a self-signed certificate with its key, which serves one pair.
+/// Who says which key belongs to which routing engine: a self-signed certificate with its key, which serves
+/// one pair.
 public struct LinkAuthority: Sendable {
   private let certificate: Certificate
   private let key: P256.Signing.PrivateKey
@@ -58,7 +59,8 @@ public struct LinkAuthority: Sendable {
 
   public var keyPEM: String { key.pemRepresentation + "\n" }
 
-  /// Makes a key for the routing engine `name`, and says so in a certificate for both ends of a TLS connection.
+  /// Makes a key for the routing engine `name`, and says so in a certificate for both ends of a TLS
+  /// connection.
   ///
   /// - Parameter name: a DNS name.
   public func issue(to name: String, validFrom start: Date, to end: Date) throws -> Identity {

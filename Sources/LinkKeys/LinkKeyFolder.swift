@@ -1,7 +1,8 @@
 public import FoundationEssentials
 import Glibc
 
-/// A folder with the keys of one pair: `ca.pem` and `ca.key`, and for each routing engine `NAME.pem` and `NAME.key`.
+/// A folder with the keys of one pair: `ca.pem` and `ca.key`, and for each routing engine `NAME.pem` and
+/// `NAME.key`.
 public struct LinkKeyFolder: Sendable {
   public let path: String
   /// Of the two routing engines, that of slot 0 first.
@@ -81,8 +82,8 @@ public struct LinkKeyFolder: Sendable {
     }
   }
 
-  /// Makes a new key and a new certificate for each routing engine, from the authority that is in the folder, in place
-  /// of those that are.
+  /// Makes a new key and a new certificate for each routing engine, from the authority that is in the folder,
+  /// in place of those that are.
   ///
   /// - Returns: when the new certificates end: after `days` days, but not later than the authority.
   public func renew(days: Int, now: Date = Date()) throws(Failure) -> Date {

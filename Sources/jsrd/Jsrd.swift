@@ -19,10 +19,10 @@ struct Jsrd: AsyncParsableCommand {
     discussion: """
       Runs in the foreground until SIGTERM or SIGINT, which end it in order: mastership is handed over if \
       the other routing engine stands by. SIGHUP reads the configuration again: timeouts, log.level, \
-      on-application-failure and debug are taken over at once, and a warning names every other key that has \
-      changed, since it takes effect after a restart. Exit status: 0 after a signal, 78 for a wrong \
-      configuration, 77 for a missing privilege, 69 for a missing kernel feature or device, 70 if the engine \
-      had to give up.
+      on-application-failure and debug are taken over at once, the files of link.tls for the next link, and a \
+      warning names every other key that has changed, since it takes effect after a restart. Exit status: 0 \
+      after a signal, 78 for a wrong configuration, 77 for a missing privilege, 69 for a missing kernel \
+      feature or device, 70 if the engine had to give up.
       """,
     version: Engine.version)
 

@@ -9,10 +9,11 @@ import Replication
 /// records over it.
 ///
 /// The RE with slot 0 listens and that with slot 1 connects, so that there is never a choice between two
-/// connections. With TLS a connection is the link only when the other side has proved that it is the other RE;
-/// what that costs is bounded, whoever connects and however often: a few connections at once, a time, a number of
-/// bytes, and no log line for each. While there is a link, no other connection gets as far as a handshake. Records are collected and written together when the event at hand has been dealt with; a
-/// large payload goes out from the buffer it was read into.
+/// connections. With TLS a connection is the link only when the other side has proved that it is the other
+/// RE; what that costs is bounded, whoever connects and however often: a few connections at once, a time, a
+/// number of bytes, and no log line for each. While there is a link, no other connection gets as far as a
+/// handshake. Records are collected and written together when the event at hand has been dealt with; a large
+/// payload goes out from the buffer it was read into.
 final class Link {
   private let delegate: any LinkDelegate
   private let eventLoop: any EventLoop
@@ -126,8 +127,8 @@ final class Link {
     guard self.channel == nil else { return handler.refuse(channel, because: "there is a link") }
     guard let credentials else { return handler.open(channel) }
     if unproven.count >= Self.unprovenLimit, let unlucky = unproven.indices.randomElement() {
-      // Whoever fills the places by connecting faster than others prove who they are cannot keep the other RE out:
-      // it tries again and again, and each time may be lucky.
+      // Whoever fills the places by connecting faster than others prove who they are cannot keep the other RE
+      // out: it tries again and again, and each time may be lucky.
       let (channel, handler) = unproven.remove(at: unlucky)
       handler.refuse(channel, because: "too many connections at once that have not shown who they are")
     }

@@ -110,8 +110,8 @@ struct LinkCredentials: Sendable {
     return (Array(bytes.prefix(count)), status.st_mode)
   }
 
-  /// Has both ends of a connection shake hands with these credentials, in memory: whether they would be accepted is
-  /// better known before a link is needed.
+  /// Has both ends of a connection shake hands with these credentials, in memory: whether they would be
+  /// accepted is better known before a link is needed.
   private static func rehearse(_ context: NIOSSLContext) throws {
     let server = EmbeddedChannel()
     let client = EmbeddedChannel()
@@ -190,7 +190,8 @@ extension NIOSSLCertificate {
     }
   }
 
-  /// Whether it speaks for exactly this name, whatever the case of its letters. A wildcard speaks for nobody here.
+  /// Whether it speaks for exactly this name, whatever the case of its letters. A wildcard speaks for nobody
+  /// here.
   func carries(_ name: String) -> Bool {
     dnsNames.contains { $0.lowercased() == name.lowercased() }
   }

@@ -3,30 +3,31 @@
 // A NIO channel speaks while it is being spoken to. A flush that finds the connection broken reads what the
 // socket still holds, to the last byte (channelRead), and closes the channel (channelInactive), all before it
 // returns (BaseSocketChannel.flushNow in NIOPosix); a close says channelInactive before it returns. The
-// engine writes in the middle of its work: it acknowledges a batch of records before it is done with them, and
-// sends a record for a packet before it is done with the packet. To hear of more records, or of the end of
-// the link, at such a moment would change the state under its hands, and would come before what is not yet
+// engine writes in the middle of its work: it acknowledges a batch of records before it is done with them,
+// and sends a record for a packet before it is done with the packet. To hear of more records, or of the end
+// of the link, at such a moment would change the state under its hands, and would come before what is not yet
 // done.
 //
-// So whatever is said while this side writes or closes, or while earlier input is being dealt with, waits in a
-// queue, and is told in a later turn of the event loop; what comes behind it waits too, so that the order is
-// that of the connection. The queue is bounded by the socket's receive buffer: NIO reads that much from a
+// So whatever is said while this side writes or closes, or while earlier input is being dealt with, waits in
+// a queue, and is told in a later turn of the event loop; what comes behind it waits too, so that the order
+// is that of the connection. The queue is bounded by the socket's receive buffer: NIO reads that much from a
 // broken connection and then no more. Otherwise it is empty, and bytes go straight through.
 //
-// With TLS there are two handlers more, nearer to the socket: LinkTransport and NIO's NIOSSLHandler. A write is
-// enciphered in the flush behind it, and what that flush reads from a broken connection is deciphered before it
-// returns, so that all of the above holds for what comes out of TLS. What TLS has deciphered it hands on at the end
-// of a batch, and LinkTransport makes one before each error and before the end, so that nothing is left in it. The
-// link is opened in two steps. The RE that listens opens it when it has seen the whole proof of who connects. The one
-// that connects has seen a proof by then too, but does not know what became of its own: it opens the link when the
-// other one speaks, which that does at once. Otherwise a certificate that is not accepted would look like the end of
-// an engine. Before, nothing is told at all.
+// With TLS there are two handlers more, nearer to the socket: LinkTransport and NIO's NIOSSLHandler. A write
+// is enciphered in the flush behind it, and what that flush reads from a broken connection is deciphered
+// before it returns, so that all of the above holds for what comes out of TLS. What TLS has deciphered it
+// hands on at the end of a batch, and LinkTransport makes one before each error and before the end, so that
+// nothing is left in it. The link is opened in two steps. The RE that listens opens it when it has seen the
+// whole proof of who connects. The one that connects has seen a proof by then too, but does not know what
+// became of its own: it opens the link when the other one speaks, which that does at once. Otherwise a
+// certificate that is not accepted would look like the end of an engine. Before, nothing is told at all.
 //
-// How a connection ends says whether there still is an engine at the other side. A kernel that closes for a process
-// that is no more knows nothing of TLS: a FIN without the closing alert (uncleanShutdown) is the end of the stream, and
-// a reset is a reset. But what cannot be deciphered, and an alert that says so, come from no engine that is gone: the
-// link is broken, and closed here. So that the other side does not take that for the end of this engine, the alert that
-// BoringSSL has for it is sent first, and the connection is reset: an alert may get lost, but then there is no FIN either.
+// How a connection ends says whether there still is an engine at the other side. A kernel that closes for a
+// process that is no more knows nothing of TLS: a FIN without the closing alert (uncleanShutdown) is the end
+// of the stream, and a reset is a reset. But what cannot be deciphered, and an alert that says so, come from
+// no engine that is gone: the link is broken, and closed here. So that the other side does not take that for
+// the end of this engine, the alert that BoringSSL has for it is sent first, and the connection is reset: an
+// alert may get lost, but then there is no FIN either.
 
 import DequeModule
 import Glibc
@@ -35,8 +36,8 @@ import NIOSSL
 import NIOTLS
 import Replication
 
-/// One TCP connection to the other RE: finds out that it is that, collects its bytes until they make whole records,
-/// and sees to it that nobody is told of anything before he is ready for it.
+/// One TCP connection to the other RE: finds out that it is that, collects its bytes until they make whole
+/// records, and sees to it that nobody is told of anything before he is ready for it.
 final class LinkHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
@@ -233,8 +234,8 @@ final class LinkHandler: ChannelInboundHandler {
     undisturbed { close(channel, inOrder: stage == .open) }
   }
 
-  /// With TLS, an open link is ended in order with the closing alert, but without waiting for that of the other side;
-  /// whatever else is ended is reset.
+  /// With TLS, an open link is ended in order with the closing alert, but without waiting for that of the
+  /// other side; whatever else is ended is reset.
   private func close(_ channel: any Channel, inOrder: Bool) {
     guard let protection else { return channel.close(promise: nil) }
     if inOrder {

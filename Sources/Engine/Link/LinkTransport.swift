@@ -1,7 +1,8 @@
 import NIOCore
 
-/// Between the socket and TLS: bounds what comes in before the other side has proved who it is, closes without
-/// asking TLS, and has TLS hand on all that it has deciphered before it hears of an error or of the end.
+/// Between the socket and TLS: bounds what comes in before the other side has proved who it is, closes
+/// without asking TLS, and has TLS hand on all that it has deciphered before it hears of an error or of the
+/// end.
 final class LinkTransport: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   typealias InboundOut = ByteBuffer
@@ -31,7 +32,8 @@ final class LinkTransport: ChannelInboundHandler {
     context.fireChannelRead(data)
   }
 
-  // TLS keeps what it has deciphered until a batch of input ends. NIO ends no batch before it tells of an error.
+  // TLS keeps what it has deciphered until a batch of input ends. NIO ends no batch before it tells of an
+  // error.
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     context.fireChannelReadComplete()

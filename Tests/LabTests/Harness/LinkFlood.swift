@@ -2,8 +2,8 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// Somebody on re1, and so at the address from which re0 expects the other engine, who has no key: connects to re0 as
-/// often as it goes, says nothing or nonsense, and keeps what is not closed.
+/// Somebody on re1, and so at the address from which re0 expects the other engine, who has no key: connects
+/// to re0 as often as it goes, says nothing or nonsense, and keeps what is not closed.
 final class LinkFlood: Sendable {
   private let isOver = Atomic(false)
   private let counter = Atomic(0)

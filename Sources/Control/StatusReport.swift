@@ -18,15 +18,20 @@ public struct StatusReport: Sendable, Hashable, Codable {
     public var slot: UInt8
     /// The inter-RE link is established.
     public var linkUp: Bool
+    /// The version that both speak on the link; missing while there is none.
+    public var linkVersion: UInt16?
     /// The part it says that it plays.
     public var role: MastershipRole
     /// It could take over: it has everything that was acknowledged to peers.
     public var inStep: Bool
 
-    public init(node: String?, slot: UInt8, linkUp: Bool, role: MastershipRole, inStep: Bool) {
+    public init(
+      node: String?, slot: UInt8, linkUp: Bool, linkVersion: UInt16?, role: MastershipRole, inStep: Bool
+    ) {
       self.node = node
       self.slot = slot
       self.linkUp = linkUp
+      self.linkVersion = linkVersion
       self.role = role
       self.inStep = inStep
     }
@@ -34,6 +39,7 @@ public struct StatusReport: Sendable, Hashable, Codable {
     private enum CodingKeys: String, CodingKey {
       case node, slot, role
       case linkUp = "link_up"
+      case linkVersion = "link_version"
       case inStep = "in_step"
     }
   }

@@ -32,6 +32,7 @@ extension Engine {
       lease: lease, term: arbiter.term,
       peer: StatusReport.Peer(
         node: node.peerName, slot: 1 - configuration.slot, linkUp: arbiter.linkIsUp,
+        linkVersion: node.linkVersion,
         role: arbiter.linkIsUp ? arbiter.peerPhase.map(MastershipRole.init) ?? .none : .none,
         inStep: arbiter.standbyIsReady || (arbiter.phase == .secondary && arbiter.linkIsUp)),
       arbiter: configuration.mastership.arbiter.rawValue, mode: configuration.mode.rawValue,

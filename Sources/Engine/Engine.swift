@@ -91,12 +91,16 @@ public final class Engine: @unchecked Sendable {
   var dueSnapshots = Deque<Handle>()
   /// The event loop is going to read more of them.
   var snapshotsGoOn = false
+  /// Why the last connection to the other RE came to nothing before it was a link, and when that was said.
+  var refusal: (reason: String, saidAt: Instant)?
   var announcedPrimary = false
   var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
 
   /// How often the protocol looks at the clock.
   static let tickInterval = TimeAmount.milliseconds(10)
+  /// How often the same refusal is worth a line.
+  static let refusalInterval = Nanoseconds.seconds(60)
 
   // MARK: Start and stop
 
@@ -148,7 +152,8 @@ public final class Engine: @unchecked Sendable {
         mode: configuration.mode == .strict ? .strict : .overlap,
         timeouts: LayerTimeouts(configuration.timeouts),
         socketLimit: configuration.limits.sockets, holdLimit: configuration.limits.holdBuffer,
-        recordLimit: configuration.limits.record, incarnation: .random(in: 1...UInt64.max)),
+        recordLimit: configuration.limits.record, linkVersions: configuration.link.versions,
+        incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
     node.logsRecords = configuration.log.level <= .debug
     endFormerConnections(formerFlows)

@@ -23,6 +23,8 @@ extension Configuration {
       ("node", node == new.node), ("slot", slot == new.slot),
       ("link.listen", link.listen == new.link.listen),
       ("link.connect", link.connect == new.link.connect),
+      ("link.min-version", link.versions.lowerBound == new.link.versions.lowerBound),
+      ("link.max-version", link.versions.upperBound == new.link.versions.upperBound),
       ("addresses", addresses == new.addresses), ("uplinks", uplinks == new.uplinks),
       ("mastership.arbiter", mastership.arbiter == new.mastership.arbiter),
       ("mastership.priority", mastership.priority == new.mastership.priority),

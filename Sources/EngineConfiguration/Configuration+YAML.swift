@@ -199,7 +199,22 @@ extension Configuration.Link {
         message: "must be true: this version has no TLS, so the link must be one that nobody else can reach")
     }
     insecure = true
-    try section.finish(known: ["listen", "connect", "insecure", "tls"])
+    versions = try Self.versions(&section)
+    try section.finish(known: ["listen", "connect", "insecure", "tls", "min-version", "max-version"])
+  }
+
+  private static func versions(
+    _ section: inout ConfigurationSection
+  ) throws(ConfigurationError) -> ClosedRange<UInt16> {
+    let supported = LinkVersion.supported
+    let range = Int(supported.lowerBound)...Int(supported.upperBound)
+    let lowest = try section.take("min-version")?.integer(in: range) ?? range.lowerBound
+    let highestValue = section.take("max-version")
+    let highest = try highestValue?.integer(in: range) ?? range.upperBound
+    guard lowest <= highest else {
+      throw highestValue!.wrong("must not be lower than link.min-version, \(lowest)")
+    }
+    return UInt16(lowest)...UInt16(highest)
   }
 }
 

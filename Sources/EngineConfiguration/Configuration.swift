@@ -1,5 +1,6 @@
 public import Logging
 public import Packet
+public import Replication
 
 /// What `jsrd` is told by its configuration file, checked. The keys are those of the file.
 public struct Configuration: Sendable, Hashable {
@@ -11,11 +12,17 @@ public struct Configuration: Sendable, Hashable {
     public var connect: Endpoint
     /// The link is neither encrypted nor authenticated: whoever reaches its port can speak.
     public var insecure: Bool
+    /// What may be spoken on the link, within `LinkVersion.supported`.
+    public var versions: ClosedRange<UInt16>
 
-    public init(listen: Endpoint, connect: Endpoint, insecure: Bool) {
+    public init(
+      listen: Endpoint, connect: Endpoint, insecure: Bool,
+      versions: ClosedRange<UInt16> = LinkVersion.supported
+    ) {
       self.listen = listen
       self.connect = connect
       self.insecure = insecure
+      self.versions = versions
     }
   }
 

@@ -259,11 +259,11 @@ extension ReplicationNode {
 
   private mutating func greet(_ hello: Hello, now: Instant) throws(RecordError) {
     guard hello.slot != configuration.slot else {
-      return closeLink("the other RE has slot \(hello.slot) too; set one of them to \(1 - hello.slot)")
+      throw .noPair("the other RE has slot \(hello.slot) too; set one of them to \(1 - hello.slot)")
     }
     let (here, there) = (configuration.linkVersions, hello.versions)
     guard here.overlaps(there) else {
-      return closeLink(
+      throw .noPair(
         "the other RE speaks versions \(there.lowerBound) to \(there.upperBound) of the link, "
           + "this one \(here.lowerBound) to \(here.upperBound)")
     }

@@ -69,6 +69,9 @@ final class EngineProcess {
   private(set) var isAlive = true
   private(set) var isAsleep = false
   private var wakesAt: TrueTime = 0
+  private var wokeAt: TrueTime
+  /// It had mastership to itself before it fell asleep, with a lease that has no end.
+  private(set) var wokeWithEndlessLease = false
   private var isBusy = false
   private var inbox: [Input] = []
   private var framesInInbox = 0
@@ -108,6 +111,7 @@ final class EngineProcess {
   init(machine: Machine, linkVersions: ClosedRange<UInt16>) {
     self.machine = machine
     world = machine.world
+    wokeAt = world.now
     let scenario = world.scenario
     node = ReplicationNode(
       ReplicationNode.Configuration(
@@ -122,6 +126,8 @@ final class EngineProcess {
   var name: String { machine.name }
   var hasLink: Bool { link != nil }
   var isWell: Bool { isAlive && !isAsleep && !machine.isStopped }
+  /// It has been awake for long enough to be heard, if anything carries what it says.
+  var isHeard: Bool { isWell && world.now - wokeAt > world.scenario.detection }
   var phase: MastershipPhase { node.arbiter.phase }
   var heldCount: Int { held.count - freePlaces.count }
 
@@ -132,6 +138,14 @@ final class EngineProcess {
 
   func die() {
     isAlive = false
+    // Of what is replicated the other RE has every record whole. Without it they are no better than the process that
+    // was writing them: its application is told, and goes on from what the kernel has.
+    let other = world.machines[1 - machine.slot].engine
+    for work in Array(records.values) + lastRecords where other?.isSnooping(work.socket.conversation) != true
+    {
+      let conversation = work.socket.conversation
+      conversation.noteWrittenPlainly(work.socket.tcp.dataEnd - conversation.localStart)
+    }
     inbox = []
     ambush = nil
   }
@@ -154,7 +168,7 @@ final class EngineProcess {
     if isBusy, !world.isNested {
       // In the middle of its work: the world goes on around it.
       world.runNested(until: wakesAt)
-      isAsleep = false
+      noteAwake()
       world.tell(name, "the engine goes on where it was")
     } else {
       machine.after(duration) { [weak self] in self?.wake() }
@@ -164,8 +178,15 @@ final class EngineProcess {
   func wake() {
     guard isAlive, world.now >= wakesAt, !isBusy else { return }
     if isAsleep { world.tell(name, "the engine wakes up") }
-    isAsleep = false
+    noteAwake()
     scheduleTurn()
+  }
+
+  private func noteAwake() {
+    guard isAsleep else { return }
+    isAsleep = false
+    wokeAt = world.now
+    wokeWithEndlessLease = machine.lease == .endless
   }
 
   /// Faults are over.

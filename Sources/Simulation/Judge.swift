@@ -117,11 +117,12 @@ enum Judge {
     world.broken(.twoMasters, "\(machine.name) is given a lease while that of \(other.name) is in force")
   }
 
-  /// An RE that had the address to itself, with a lease that has no end, cannot speak: its engine is gone, so
-  /// that the link is dead, and its kernel does not answer either, since it stands still or the uplink does not
-  /// carry. See docs/mastership.md.
+  /// An RE that had the address to itself, with a lease that has no end, could not speak: its engine is gone, or was
+  /// until a moment ago, so that the link is dead, and its kernel does not answer either, since it stands still or the
+  /// uplink does not carry. See docs/mastership.md.
   private static func isMuteMaster(_ machine: Machine) -> Bool {
-    machine.lease == .endless && machine.engine?.isWell != true
+    (machine.lease == .endless || machine.engine?.wokeWithEndlessLease == true)
+      && machine.engine?.isHeard != true
       && (machine.isStopped || !machine.world.uplink.connectsREs)
   }
 

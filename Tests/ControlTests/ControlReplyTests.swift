@@ -8,7 +8,7 @@ struct ControlReplyTests {
 
   static let status = StatusReport(
     node: "re0", slot: 0, role: .primary, mastership: "primary, peer in step", lease: .timed, term: 4,
-    peer: .init(node: "re1", slot: 1, linkUp: true, role: .secondary, inStep: true), arbiter: "pair",
+    peer: .init(node: "re1", slot: 1, linkUp: true, linkVersion: 2, role: .secondary, inStep: true), arbiter: "pair",
     mode: "overlap", addresses: ["5.5.5.5/24"], uplinks: [.init(name: "eth0", running: true)],
     version: "0.1", uptimeMilliseconds: 12_345)
 
@@ -92,8 +92,8 @@ struct ControlReplyTests {
     #expect(
       try ControlReply.Body.status(Self.status).document() == #"""
         {"addresses":["5.5.5.5/24"],"arbiter":"pair","lease":"timed","mastership":"primary, peer in step",\#
-        "mode":"overlap","node":"re0","peer":{"in_step":true,"link_up":true,"node":"re1","role":"secondary",\#
-        "slot":1},"role":"primary","slot":0,"term":4,"uplinks":[{"name":"eth0","running":true}],\#
+        "mode":"overlap","node":"re0","peer":{"in_step":true,"link_up":true,"link_version":2,"node":"re1",\#
+        "role":"secondary","slot":1},"role":"primary","slot":0,"term":4,"uplinks":[{"name":"eth0","running":true}],\#
         "uptime_ms":12345,"version":"0.1"}
         """#)
     #expect(

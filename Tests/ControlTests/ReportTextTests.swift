@@ -51,7 +51,7 @@ struct ReportTextTests {
   func status() {
     let lines = ControlReplyTests.status.text.split(separator: "\n")
     #expect(lines.contains("node        re0 (slot 0)"))
-    #expect(lines.contains("peer        re1 (slot 1), link up, secondary, in step"))
+    #expect(lines.contains("peer        re1 (slot 1), link up (version 2), secondary, in step"))
     #expect(lines.contains("uplinks     eth0 (running)"))
     #expect(lines.contains("uptime      12 s"))
   }

@@ -38,6 +38,7 @@ struct ConfigurationTests {
     #expect(configuration.link.listen == Endpoint(IPAddress("10.77.0.1")!, 7000))
     #expect(configuration.link.connect == Endpoint(IPAddress("10.77.0.2")!, 7000))
     #expect(configuration.link.insecure)
+    #expect(configuration.link.versions == 1...2)
     #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24"])
     #expect(configuration.uplinks == ["eth0"])
     #expect(configuration.mastership.arbiter == .pair)
@@ -69,6 +70,8 @@ struct ConfigurationTests {
         listen: "[2001:db8::2]:7000"
         connect: "[2001:db8::1]:7001"
         insecure: true
+        min-version: 1
+        max-version: 1
       addresses: [ 5.5.5.5/24, "2001:db8:5::5/64" ]
       uplinks: [ ens3 ]
       mastership:
@@ -86,6 +89,7 @@ struct ConfigurationTests {
     #expect(configuration.slot == 1)
     #expect(configuration.link.listen == Endpoint(IPAddress("2001:db8::2")!, 7000))
     #expect(configuration.link.connect == Endpoint(IPAddress("2001:db8::1")!, 7001))
+    #expect(configuration.link.versions == 1...1)
     #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24", "2001:db8:5::5/64"])
     #expect(configuration.mastership.priority == 90)
     #expect(configuration.mastership.keepalive.interval == .milliseconds(20))
@@ -131,6 +135,8 @@ struct ConfigurationTests {
     ("slot", smallest("slot: 0", "slot: 1"), false),
     ("link.listen", smallest("10.77.0.1:7000", "10.77.0.1:7001"), false),
     ("link.connect", smallest("10.77.0.2:7000", "10.77.0.2:7001"), false),
+    ("link.min-version", smallest("  insecure", "  min-version: 2\n  insecure"), false),
+    ("link.max-version", smallest("  insecure", "  max-version: 1\n  insecure"), false),
     ("addresses", smallest("5.5.5.5/24", "5.5.5.6/24"), false),
     ("uplinks", smallest("eth0", "eth1"), false),
     ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
@@ -302,6 +308,17 @@ struct ConfigurationTests {
     Mistake(
       "small record", behind: "limits: { record: 127KiB }", key: "limits.record", says: "from 128KiB to 64MiB"
     ),
+    Mistake(
+      "link version 0", smallest("  insecure", "  min-version: 0\n  insecure"), line: 6,
+      key: "link.min-version",
+      says: "from 1 to 2"),
+    Mistake(
+      "link version of the future", smallest("  insecure", "  max-version: 3\n  insecure"), line: 6,
+      key: "link.max-version", says: "from 1 to 2"),
+    Mistake(
+      "link versions the wrong way round",
+      smallest("  insecure", "  min-version: 2\n  max-version: 1\n  insecure"), line: 7,
+      key: "link.max-version", says: "must not be lower than link.min-version, 2"),
     Mistake(
       "size beyond any number", behind: "limits: { record: 9223372036854775807GiB }", key: "limits.record",
       says: "from 128KiB to 64MiB"),

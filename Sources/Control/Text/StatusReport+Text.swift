@@ -1,7 +1,7 @@
 extension StatusReport {
   /// For people: a line for each fact.
   public var text: String {
-    let contact = peer.linkUp ? "link up" : "link down"
+    let contact = peer.linkUp ? "link up" + (peer.linkVersion.map { " (version \($0))" } ?? "") : "link down"
     let step = peer.inStep ? "in step" : "not in step"
     let facts: [(String, String)] = [
       ("node", "\(node) (slot \(slot))"),

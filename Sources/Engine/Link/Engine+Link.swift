@@ -20,7 +20,16 @@ extension Engine: LinkDelegate {
   func linkFailed(because reason: String) { fail(because: reason) }
 
   func closeLink(because reason: String) {
-    logger.warning("KKCM link closed: \(reason)")
+    // Engines that cannot speak with each other find that out again and again.
+    let isKnown =
+      node.linkVersion == nil && refusal?.reason == reason
+      && Self.now() - refusal!.saidAt < Self.refusalInterval
+    logger.log(level: isKnown ? .debug : .warning, "KKCM link closed: \(reason)")
+    if node.linkVersion != nil {
+      refusal = nil
+    } else if !isKnown {
+      refusal = (reason, Self.now())
+    }
     link.flush()
     link.drop()
     node.linkClosed(.closedHere, now: Self.now())

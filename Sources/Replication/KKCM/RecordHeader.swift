@@ -112,6 +112,8 @@ public enum RecordError: Error, Hashable, Sendable, CustomStringConvertible {
   case unknownHandle(Handle)
   /// A record that may not come in the present state of the link.
   case unexpected(RecordKind)
+  /// Two engines that cannot be a pair, for this reason.
+  case noPair(String)
 
   public var description: String {
     switch self {
@@ -125,6 +127,7 @@ public enum RecordError: Error, Hashable, Sendable, CustomStringConvertible {
     case .invalidField(let name): "record has an invalid \(name)"
     case .unknownHandle(let handle): "record for handle \(handle), which was never allocated"
     case .unexpected(let kind): "record \(kind) is not allowed in this state"
+    case .noPair(let reason): reason
     }
   }
 }

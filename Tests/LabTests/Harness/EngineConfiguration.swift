@@ -13,6 +13,9 @@ struct EngineConfiguration: Sendable {
   /// re1 finds re0 behind a relay on this port of its own.
   var relayPort: UInt16?
 
+  /// `link.min-version` and `link.max-version`; `nil` for all that the engine speaks.
+  var linkVersions: ClosedRange<Int>?
+
   /// What becomes of the sockets of an application that dies.
   enum ApplicationFailurePolicy: String, Sendable, CaseIterable { case switchover, close }
 
@@ -29,6 +32,7 @@ struct EngineConfiguration: Sendable {
         listen: \(isFirst ? "10.77.0.1" : "10.77.0.2"):7000
         connect: \(isFirst ? "10.77.0.2:7000" : relayPort.map { "10.77.0.2:\($0)" } ?? "10.77.0.1:7000")
         insecure: true
+        \(linkVersions.map { "min-version: \($0.lowerBound)\n  max-version: \($0.upperBound)" } ?? "")
       addresses: [ 5.5.5.5/24 ]
       uplinks: [ eth0 ]
       debug: \(debug)

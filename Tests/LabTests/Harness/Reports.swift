@@ -2,6 +2,7 @@
 struct StatusReport: Decodable, Sendable {
   struct Peer: Decodable, Sendable {
     let linkUp: Bool
+    let linkVersion: Int?
     let inStep: Bool
   }
   let node: String

@@ -7,20 +7,20 @@ import Testing
 final class RoutingEngine: Sendable {
   let node: Node
   let lab: Lab
-  private let configuration: EngineConfiguration
 
   private struct State {
     var engine: Program?
     var server: Program?
     var starts = 0
+    var configuration: EngineConfiguration
   }
-  private let state = Mutex(State())
+  private let state: Mutex<State>
 
   /// - Parameter node: re0 or re1.
   init(_ node: Node, in lab: Lab, configuration: EngineConfiguration = EngineConfiguration()) {
     self.node = node
     self.lab = lab
-    self.configuration = configuration
+    state = Mutex(State(configuration: configuration))
   }
 
   /// 0 or 1; the name under which this engine's answers are counted by jsrpeer.
@@ -58,6 +58,9 @@ final class RoutingEngine: Sendable {
     try engine.send(SIGHUP)
   }
 
+  /// Configures the engine otherwise from its next start on.
+  func configure(_ configuration: EngineConfiguration) { state.withLock { $0.configuration = configuration } }
+
   private var configurationPath: String { "\(lab.directory)/\(node).yaml" }
 
   /// Starts jsrd and waits until its control socket answers.
@@ -65,6 +68,7 @@ final class RoutingEngine: Sendable {
   /// - Parameter prefix: A command that runs jsrd, and becomes it.
   func startEngine(behind prefix: [String] = []) async throws {
     let path = configurationPath
+    let configuration = state.withLock { $0.configuration }
     try configuration.text(for: node).write(toFile: path, atomically: true, encoding: .utf8)
     let engine = try lab.start(
       logName("jsrd"), on: node, prefix + [Binaries.path(of: "jsrd"), "--config", path])

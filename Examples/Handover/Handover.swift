@@ -26,3 +26,29 @@ func follow(_ primary: Handle, in session: Session) async throws -> Socket {
   // output has to go on.
   return try await session.merge(pair.handle)
 }
+
+/// On the primary, without a channel: the other instance is asked through the engines.
+func protect(_ socket: consuming Socket, by service: String, in session: Session) async throws -> Socket {
+  switch await session.replicate(socket, primary: try await session.allocate(), service: service) {
+  case .replicating(let socket): return socket
+  case .refused(let socket, let reason):
+    print("goes on unprotected until the service is available again: \(reason)")
+    return socket
+  }
+}
+
+/// On either side: registers, and follows what the other instance asks for.
+func meet(
+  by service: String, in session: Session,
+  follow: (consuming SnoopPair) -> Void,
+  protectEverything: () async throws -> Void
+) async throws {
+  try await session.register(service: service)
+  for await event in session.events {
+    switch event {
+    case .replicationRequested(let request): follow(try await session.accept(request))
+    case .serviceAvailable: try await protectEverything()
+    default: break
+    }
+  }
+}

@@ -175,6 +175,10 @@ let package = Package(
     // The listing of the README: compiled with everything else, so that it stays true.
     .target(name: "Handover", dependencies: ["JSR"], path: "Examples/Handover", swiftSettings: strict),
 
+    // The echo server of the documentation in Swift, as that in C is in Examples/echo-c.
+    .executableTarget(
+      name: "echo-swift", dependencies: ["JSR"], path: "Examples/echo-swift", swiftSettings: strict),
+
     .testTarget(name: "PacketTests", dependencies: ["Packet"], swiftSettings: strict),
     // Counts the objects that Swift allocates.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),

@@ -55,10 +55,11 @@ import Testing
     #expect(documents.count { $0 == "docs/guide.md" } >= 8)
   }
 
-  @Test("in C is of a program of 150 lines at the most")
-  func length() throws {
-    let text = try String(
-      contentsOf: CLibraryTests.package.appendingPathComponent("Examples/echo-c/echo.c"), encoding: .utf8)
+  @Test(
+    "is of a program of 150 lines at the most",
+    arguments: ["Examples/echo-c/echo.c", "Examples/echo-swift/EchoServer.swift"])
+  func length(_ file: String) throws {
+    let text = try String(contentsOf: CLibraryTests.package.appendingPathComponent(file), encoding: .utf8)
     #expect(text.split(separator: "\n", omittingEmptySubsequences: false).count - 1 <= 150)
   }
 }

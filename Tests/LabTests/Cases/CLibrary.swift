@@ -81,22 +81,7 @@ extension LabSuite {
     func echoServer() async throws {
       try await Lab.run("echo-c") { lab in
         let echo = try await CProgram("Examples/echo-c/echo.c", in: lab)
-        let pair = try await EnginePair(withoutServersIn: lab)
-        let servers = try [(Node.re0, "10.77.0.2"), (.re1, "10.77.0.1")].map { node, other in
-          try lab.start("echo-\(node)", on: node, [echo.path, "16000", other, "17000"])
-        }
-        for engine in [pair.re0, pair.re1] { try await engine.waitUntilListening() }
-        let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
-        try await traffic.waitUntilFlowing()
-        servers[0].send(SIGKILL)
-        try await pair.re0.lose()
-        try await pair.re1.waitUntilPrimary(merged: 5)
-        try await traffic.waitUntilFlowing()
-        let summary = try await traffic.stop(living: [pair.re1])
-        #expect(summary.echoedByRe0 > 0)
-        #expect(summary.echoedByRe1 > 0)
-        #expect(servers[1].isRunning, "\(servers[1].lastWords)")
-        print("echo-c: the longest gap a peer saw was \(summary.longestGapMs) ms")
+        try await EchoExample.survives(echo.path, in: lab)
       }
     }
   }

@@ -63,6 +63,11 @@ extension Engine: LinkDelegate {
         case .snoopOwned(let handle, let stream, let piece):
           if reserveSnoop(piece.count, handle, stream) { deferred.append(action) }
         case .endSnoop: deferred.append(action)
+        case .unreplicated:
+          // What was said before it is shown first: behind it there is no pair any more.
+          for action in deferred { perform(action, .link(bytes)) }
+          deferred = []
+          perform(action, .link(bytes))
         default: perform(action, .link(bytes))
         }
       }

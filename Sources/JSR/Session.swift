@@ -127,7 +127,8 @@ public final class Session: Sendable {
   }
 
   /// Replicates a connected socket with the pair that the instance of `service` on the other routing engine makes of it,
-  /// which gets `.replicationRequested`. It may take two seconds to answer; then comes the handshake.
+  /// which gets `.replicationRequested`. It may take two seconds to answer; then comes the handshake. After a refusal ask
+  /// again under another handle: the instance there may be about to answer for this one.
   ///
   /// - Parameters:
   ///   - socket: as in `replicate(_:primary:secondary:)`; comes back in the result.

@@ -394,11 +394,12 @@ static void secondary(void) {
     jsr_event request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
     CHECK(!strcmp(request.service, "life") && request.note_size == 2 && !memcmp(request.note, "no", 2));
     CHECK(!strcmp(request.local, "5.5.5.5:16000") && !strncmp(request.remote, "5.5.5.4:", 8));
+    REFUSED(jsr_accept(session, request.handle ^ 1, &ours, &rcv, &snd), ESTALE);
     EXPECT(jsr_decline(session, request.handle, "not this one"), 0);
-    REFUSED(jsr_accept(session, request.handle, &ours, &rcv, &snd), ESTALE);
     request = wait_for(JSR_EVENT_REPLICATION_REQUESTED);
     CHECK(request.note_size == 4 && !memcmp(request.note, "note", 4));
     EXPECT(jsr_accept(session, request.handle, &ours, &rcv, &snd), 0);
+    REFUSED(jsr_accept(session, request.handle, &(jsr_handle){0}, &(int){0}, &(int){0}), ESTALE);
   } else {
     channel = accept(listener, NULL, NULL);
     EXPECT(recv(channel, &theirs, 8, MSG_WAITALL), 8);

@@ -346,7 +346,8 @@ int jsr_unregister(jsr_session *session, const char *service);
  *   socket, primary   as in jsr_replicate()
  *   note, note_size   for the other instance, JSR_NOTE_LIMIT bytes at most; NULL and 0 for none
  *
- * On failure the socket is an ordinary one, as before, and the handle is as it was; the message names the service.
+ * On failure the socket is an ordinary one, as before, and the handle is as it was; the message names the service. Ask
+ * again under another handle: the instance there may be about to answer for this one.
  *
  *   -ENOENT           nobody has registered the service on the other RE
  *   -ECONNREFUSED     the instance there has declined

@@ -850,6 +850,7 @@ final class EngineProcess {
 
   /// - Returns: why not.
   func replicate(_ handle: Handle, secondary: Handle, _ socket: KernelSocket) -> String? {
+    if let refusal = refusal(of: socket) { return refusal }
     do throws(SocketError) {
       try node.replicate(handle, secondary: secondary, flow: socket.conversation.flow)
     } catch { return "\(error)" }
@@ -857,6 +858,11 @@ final class EngineProcess {
     socket.engineHasIt = true
     world.name(handle, socket.conversation)
     return nil
+  }
+
+  /// What is left of records would not be in the log.
+  private func refusal(of socket: KernelSocket) -> String? {
+    lastRecords.contains { $0.socket === socket } ? "records of an earlier replication are being written" : nil
   }
 
   // MARK: Rendezvous
@@ -867,6 +873,7 @@ final class EngineProcess {
 
   /// - Returns: why not.
   func request(_ handle: Handle, _ socket: KernelSocket) -> String? {
+    if let refusal = refusal(of: socket) { return refusal }
     do throws(SocketError) {
       try node.request(
         ReplicationRequest(

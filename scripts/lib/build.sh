@@ -1,6 +1,16 @@
 # shellcheck shell=bash
 # Building with SwiftPM: progress in few lines, errors in full, warnings in our own code as errors.
 
+# own_session COMMAND... becomes the command, in a session of its own. The kernel gives each session a share of the
+# processors of its own (sched_autogroup_enabled, sched(7)), whatever the priority of what runs in it: with JSR_ASIDE=1
+# that share is the smallest.
+own_session() {
+  [[ ${JSR_ASIDE:-0} == 1 ]] || exec setsid "$@"
+  # shellcheck disable=SC2016
+  exec setsid bash -c 'echo 19 2>/dev/null >/proc/self/autogroup || true; exec "$@"' - "$@"
+}
+
+
 # build NAME ARGUMENT... runs swift build with the arguments, from the root of the package.
 # NAME says in the progress what is built. The build runs in the background, so that a signal to the script
 # is acted on at once, and in a session of its own, so that it can be ended with all its compilers:
@@ -11,7 +21,7 @@ build() {
   shift
   mkdir -p .build
   echo "== building $name"
-  setsid swift build "$@" >"$log" 2>&1 &
+  own_session swift build "$@" >"$log" 2>&1 &
   build_pid=$!
   local next=15
   while kill -0 "$build_pid" 2>/dev/null; do

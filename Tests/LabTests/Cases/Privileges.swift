@@ -50,8 +50,12 @@ extension LabSuite {
     private static func give(_ engine: RoutingEngine, to user: uid_t, _ group: gid_t) throws {
       let socket = engine.lab.controlSocket(of: engine.node)
       for left in [socket, socket + ".lock"] { unlink(left) }
-      guard chown((socket as NSString).deletingLastPathComponent, user, group) == 0 else {
-        throw LabFailure("chown: \(String(cString: strerror(errno)))")
+      try give((socket as NSString).deletingLastPathComponent, to: user, group)
+    }
+
+    private static func give(_ path: String, to user: uid_t, _ group: gid_t) throws {
+      guard chown(path, user, group) == 0 else {
+        throw LabFailure("chown \(path): \(String(cString: strerror(errno)))")
       }
     }
 
@@ -81,7 +85,11 @@ extension LabSuite {
       .timeLimit(.minutes(1)))
     func ordinaryUsers() async throws {
       try await Lab.run("privileges") { lab in
-        let pair = EnginePair(unstarted: lab)
+        let keys = try LinkKeyFiles.make(at: "\(lab.directory)/keys")
+        for node in [Node.re0, .re1] { try Self.give("\(keys)/\(node).key", to: Self.engineUser, Self.group) }
+        var configuration = EngineConfiguration()
+        configuration.keys = keys
+        let pair = EnginePair(unstarted: lab, configuration: configuration)
         for engine in [pair.re0, pair.re1] {
           try Self.give(engine, to: Self.engineUser, Self.group)
           try await engine.startEngine(behind: try Self.asUnit(in: lab))
@@ -106,6 +114,7 @@ extension LabSuite {
 
         // The other one as root, as in all other tests.
         try Self.give(pair.re0, to: 0, 0)
+        try Self.give("\(keys)/re0.key", to: 0, 0)
         try await pair.re0.comeBack()
         try await pair.waitUntilInStep(primary: pair.re1)
         try Self.expect(try pair.re0.engine, hasOnly: Self.kept, user: 0)

@@ -862,7 +862,8 @@ final class EngineProcess {
 
   /// What is left of records would not be in the log.
   private func refusal(of socket: KernelSocket) -> String? {
-    lastRecords.contains { $0.socket === socket } ? "records of an earlier replication are being written" : nil
+    lastRecords.contains { $0.socket === socket }
+      ? "records of an earlier replication are being written" : nil
   }
 
   // MARK: Rendezvous

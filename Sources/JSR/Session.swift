@@ -133,6 +133,7 @@ public final class Session: Sendable {
   /// - Parameters:
   ///   - socket: as in `replicate(_:primary:secondary:)`; comes back in the result.
   ///   - primary: a handle from `allocate`.
+  ///   - service: what the instance on the other routing engine has registered.
   ///   - note: for the other instance, at most 256 bytes.
   public func replicate(
     _ socket: consuming Socket, primary: Handle, service: String, note: [UInt8] = []
@@ -156,7 +157,9 @@ public final class Session: Sendable {
 
   /// Refuses a request.
   ///
-  /// - Parameter reason: what the other instance is told, in at most 200 bytes.
+  /// - Parameters:
+  ///   - request: as the event gave it.
+  ///   - reason: what the other instance is told, in at most 200 bytes.
   public func decline(_ request: RequestedReplication, reason: String) async throws(JSRError) {
     try done(await connection.call(.declineReplication(primary: request.primary, reason: reason)))
   }

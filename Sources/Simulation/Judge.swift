@@ -498,9 +498,9 @@ enum Judge {
     }
   }
 
-  /// The pair shows no more.
+  /// The pair shows no more. One that has shown nothing may begin wherever the peer's acknowledgement stands.
   static func snoopEnds(_ pair: EngineProcess.Pair, on machine: Machine) {
-    if pair.conversation.isInsideTakenRecord(pair.snd.end) {
+    if pair.snd.written > 0, pair.conversation.isInsideTakenRecord(pair.snd.end) {
       machine.world.broken(
         .promise9, "snd of \(pair.conversation.name) ends at \(pair.snd.end), inside of a record")
     }

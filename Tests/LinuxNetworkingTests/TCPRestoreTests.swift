@@ -152,7 +152,8 @@ struct TCPRestoreTests {
     pause(milliseconds: 100)
     let capture = try Capture(on: "port1", in: network.peer)
     let (moved, snapshot) = try move(server, on: network, .v4) { $0.timestamp &+= 5000 }
-    #expect(snapshot.receiveEdge - snapshot.receiveNext > 500_000)
+    // How far it goes depends on how fast the bytes are read; a new connection is promised 64 KiB.
+    #expect(snapshot.receiveEdge - snapshot.receiveNext > 200_000)
     #expect(
       Int32(bitPattern: try TCPRepair.timestamp(of: moved.descriptor) &- snapshot.timestamp) >= 0)
     try moved.write([1])

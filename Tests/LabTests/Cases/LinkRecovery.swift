@@ -74,9 +74,9 @@ extension LabSuite {
           try await Task.sleep(for: .seconds(1))
           try await lab.mend(.link, of: .re0)
         case .secondaryEngineKilled, .secondaryEngineEnded:
-          // What the kernel says for a dead engine depends on whether that had read everything.
-          reason =
-            loss == .secondaryEngineKilled ? "by the other RE" : "KKCM link lost: ended by the other RE"
+          // What the kernel says for an engine that is gone, a FIN or a reset, depends on whether that had read all
+          // that came, also where it ended in order.
+          reason = "by the other RE"
           try pair.re1.engine.send(loss == .secondaryEngineKilled ? SIGKILL : SIGTERM)
           try await pair.re1.engine.waitForEnd(within: .seconds(10))
           try await pair.re1.startEngine()

@@ -63,13 +63,7 @@ extension ReplicationNode {
   /// `.answered`, when the handshake can begin, or `.refused`.
   public mutating func request(_ request: ReplicationRequest, now: Instant) throws(SocketError) {
     let (handle, service) = (request.primary, request.service)
-    let place = try find(handle)
-    switch entries[place]!.phase {
-    case .allocated, .unreplicated: break
-    case let phase: throw .wrongPhase(handle, phase, wanted: "allocated or unreplicated")
-    }
-    guard services.service(askedFor: handle) == nil else { throw .requestPending(handle) }
-    guard arbiter.phase == .primary else { throw .notPrimary }
+    _ = try placeToBegin(handle)
     guard let version = linkVersion else { throw .noSecondary }
     guard version >= LinkVersion.hasServices else {
       throw .requestRefused(RequestRefusal(service: service, reason: .engineTooOld(version: version)))

@@ -86,9 +86,8 @@ extension ReplicationNode {
     return handle
   }
 
-  /// Primary: begins the handshake for an established socket. The flow is steered first; the engine says
-  /// `steered` when packets are being held, and then brings the snapshot.
-  public mutating func replicate(_ handle: Handle, secondary: Handle, flow: Flow) throws(SocketError) {
+  /// Primary: where a handle stands under which replication may begin.
+  func placeToBegin(_ handle: Handle) throws(SocketError) -> Int {
     let place = try find(handle)
     switch entries[place]!.phase {
     case .allocated, .unreplicated: break
@@ -96,6 +95,13 @@ extension ReplicationNode {
     }
     guard services.service(askedFor: handle) == nil else { throw .requestPending(handle) }
     guard arbiter.phase == .primary else { throw .notPrimary }
+    return place
+  }
+
+  /// Primary: begins the handshake for an established socket. The flow is steered first; the engine says
+  /// `steered` when packets are being held, and then brings the snapshot.
+  public mutating func replicate(_ handle: Handle, secondary: Handle, flow: Flow) throws(SocketError) {
+    let place = try placeToBegin(handle)
     guard case .up = linkState, arbiter.standbyIsReady else { throw .noSecondary }
     try checkIsOfOtherSide(secondary)
     guard flows[flow] == nil else { throw .flowInUse(flow) }

@@ -1,3 +1,4 @@
+import CLinux
 import Descriptors
 import Glibc
 import JSR

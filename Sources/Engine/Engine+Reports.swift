@@ -37,7 +37,7 @@ extension Engine {
         inStep: arbiter.standbyIsReady || (arbiter.phase == .secondary && arbiter.linkIsUp)),
       arbiter: configuration.mastership.arbiter.rawValue, mode: configuration.mode.rawValue,
       addresses: configuration.addresses.map(\.description),
-      uplinks: [StatusReport.Uplink(name: uplink.name, running: uplinkCarrier.isRunning)],
+      uplinks: instance.uplinks.map { StatusReport.Uplink(name: $0.name, running: $0.isRunning) },
       linkSecurity: linkCredentials == nil ? .insecure : .tls,
       certificateExpires: linkCredentials.map { UTC.text($0.certificateEnd) },
       authorityExpires: linkCredentials.map { UTC.text($0.authorityEnd) },

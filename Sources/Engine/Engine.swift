@@ -33,15 +33,8 @@ public final class Engine: @unchecked Sendable {
   let eventLoop: any EventLoop
   let startedAt: Instant
 
-  let uplink: NetworkInterface
-  let uplinkCarrier: Carrier
+  let instance: RoutingInstance
   let linkCarrier: LinkCarrier?
-  let tap: TapDevice
-  let packetSocket: PacketSocket
-  let rawSocket: RawIPSocket
-  /// Of all sockets whose packets come by here.
-  let namespace: NetworkNamespaceCookie
-  let filter: PacketFilter
 
   var node: ReplicationNode
   var store = FrameStore()
@@ -51,8 +44,6 @@ public final class Engine: @unchecked Sendable {
   var linkCredentials: LinkCredentials?
   var control: ControlServer!
   var monitor: ReadinessMonitor!
-  private var tapChannel: (any Channel)?
-  private var uplinkInputs: [UplinkInput] = []
   private var ticker: RepeatedTask?
   private var expiryWatch: RepeatedTask?
   private var isStopping = false
@@ -131,27 +122,13 @@ public final class Engine: @unchecked Sendable {
     for replicated in configuration.addresses where replicated.address.family == .v6 {
       throw .unsupported("replicated address \(replicated): IPv6 is not supported by this version")
     }
-    let uplinkName = configuration.uplinks[0]
     do throws(SystemError) {
-      uplink = try NetworkInterface(named: uplinkName)
-      uplinkCarrier = try Carrier(of: uplinkName)
       linkCarrier = try LinkCarrier(address: configuration.link.listen.address)
-      tap = try TapDevice(named: "jsr0", mtu: uplink.mtu, hardwareAddress: uplink.hardwareAddress)
-      packetSocket = try PacketSocket(interface: uplink, mark: Self.packetMark)
-      rawSocket = try RawIPSocket(mark: Self.packetMark)
-      namespace = try NetworkNamespaceCookie.own()
     } catch {
       throw EngineError(error)
     }
-    let addresses = configuration.addresses.map(\.address)
-    let formerFlows: Set<Flow>
-    do throws(PacketFilterError) {
-      filter = try PacketFilter(mark: Self.packetMark)
-      formerFlows = try filter.steeredFlows()
-      try filter.install(uplinks: [PacketFilter.Uplink(uplink, tapName: tap.name)], replicated: addresses)
-    } catch {
-      throw .packetFilter(error)
-    }
+    instance = try RoutingInstance(
+      replicated: configuration.addresses, uplinks: configuration.uplinks, mark: Self.packetMark)
     node = ReplicationNode(
       ReplicationNode.Configuration(
         node: configuration.node, slot: configuration.slot,
@@ -166,7 +143,7 @@ public final class Engine: @unchecked Sendable {
         incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
     node.logsRecords = configuration.log.level <= .debug
-    endFormerConnections(formerFlows)
+    endFormerConnections()
   }
 
   /// Reads the files that the configuration names for the link; `nil` for a link in plain text.
@@ -179,11 +156,11 @@ public final class Engine: @unchecked Sendable {
 
   /// What an earlier run of the engine steered was replicated when it ended: the other RE has it, and may have
   /// gone on with it. What was not goes on here. The fence is shut, so that no peer hears of it.
-  private func endFormerConnections(_ flows: Set<Flow>) {
-    guard !flows.isEmpty else { return }
-    for replicated in configuration.addresses {
+  private func endFormerConnections() {
+    guard !instance.formerFlows.isEmpty else { return }
+    for address in instance.addresses {
       do throws(SystemError) {
-        let count = try StaleConnections.destroy(local: replicated.address, among: flows)
+        let count = try StaleConnections.destroy(local: address, among: instance.formerFlows)
         if count > 0 { logger.info("ended \(count) connections that an earlier run had replicated") }
       } catch {
         logger.warning("replicated connections of an earlier run are left: \(error)")
@@ -196,7 +173,14 @@ public final class Engine: @unchecked Sendable {
   /// - Parameter failed: called once, on the event loop, if the engine cannot go on.
   public func start(failed: @escaping @Sendable (String) -> Void) async throws {
     try await eventLoop.submit { try self.startOnLoop(failed: failed) }.get()
-    try await attachTap()
+    try await eventLoop.flatSubmit {
+      let reading = self.instance.uplinks.map { uplink in
+        do { return try uplink.readTap(TapHandler(self, uplink), on: self.eventLoop) } catch {
+          return self.eventLoop.makeFailedFuture(error)
+        }
+      }
+      return EventLoopFuture.andAllSucceed(reading, on: self.eventLoop)
+    }.get()
   }
 
   private func startOnLoop(failed: @escaping @Sendable (String) -> Void) throws {
@@ -211,15 +195,7 @@ public final class Engine: @unchecked Sendable {
       delegate: self, eventLoop: eventLoop, configuration: configuration.link, credentials: linkCredentials,
       slot: configuration.slot, retryDelay: .nanoseconds(node.configuration.timing.reconnection.count),
       logger: logger)
-    uplinkInputs = [
-      UplinkInput(.addressResolution, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
-        addressResolutionArrived(frame)
-      },
-      UplinkInput(.keepalives, on: uplink, eventLoop: eventLoop) { [unowned self] frame in
-        uplinkKeepaliveArrived(frame)
-      },
-    ]
-    for input in uplinkInputs { input.start() }
+    for uplink in instance.uplinks { uplink.listen(uplinkReceivers, on: eventLoop) }
     expiryWatch = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .hours(24)) { [self] _ in
       warnOfLinkSecurity()
     }
@@ -227,24 +203,6 @@ public final class Engine: @unchecked Sendable {
     ticker = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.tickInterval) { [self] _ in
       tick()
     }
-  }
-
-  /// Reads the TAP device with the event loop, one frame at a time, through a duplicate of its descriptor.
-  private func attachTap() async throws {
-    let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
-    let duplicate = fcntl(tap.descriptor, F_DUPFD_CLOEXEC, 0)
-    guard duplicate >= 0 else { throw SystemError("fcntl(F_DUPFD_CLOEXEC)") }
-    let channel = try await NIOPipeBootstrap(group: eventLoop)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: frameCapacity))
-      .channelOption(.maxMessagesPerRead, value: 32)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(TapHandler(self))
-        }
-      }
-      .takingOwnershipOfDescriptor(input: duplicate)
-      .get()
-    try await eventLoop.submit { self.tapChannel = channel }.get()
   }
 
   /// Takes over what may change while the engine runs, and warns of what else has changed. The files of the link are
@@ -282,15 +240,14 @@ public final class Engine: @unchecked Sendable {
     for announcement in announcements { announcement.cancel() }
     link?.stop()
     control?.close()
-    for input in uplinkInputs { input.stop() }
-    tapChannel?.close(promise: nil)
+    for uplink in instance.uplinks { uplink.stop() }
     monitor?.close()
     do throws(PacketFilterError) {
       if staysPrimary {
-        try filter.remove()
+        try instance.filter.remove()
       } else {
         // Sockets of a lost mastership may still be about; the fence outlives the engine.
-        try filter.revokeLease(configuration.addresses.map(\.address))
+        try instance.filter.revokeLease(instance.addresses)
       }
     } catch {
       logger.error("packet filter: \(error)")
@@ -315,7 +272,7 @@ public final class Engine: @unchecked Sendable {
 
   private func tick() {
     let now = Self.now()
-    node.uplinkChanged(isRunning: uplinkCarrier.isRunning, now: now)
+    node.uplinkChanged(isRunning: instance.isRunning, now: now)
     watchLinkCarrier(now: now)
     node.tick(now: now)
     inspectSuspects(now: now)
@@ -392,7 +349,7 @@ public final class Engine: @unchecked Sendable {
       link.append(header, body: buffer)
     case .send(let record): link.append(record)
     case .closeLink(let reason): closeLink(because: reason)
-    case .sendOnUplink(let keepalive): sendOnUplink(keepalive)
+    case .sendOnUplink(let keepalive): sendOnUplinks(keepalive)
 
     case .snoop(let handle, let stream, let range):
       guard case .link(let bytes) = context else { preconditionFailure("snooped bytes come from the link") }

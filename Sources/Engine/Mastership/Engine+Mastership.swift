@@ -10,15 +10,13 @@ import Replication
 
 // What a change of mastership means for this machine: the lease, the addresses, and who is told.
 extension Engine {
-  private var addresses: [IPAddress] { configuration.addresses.map(\.address) }
-
   // MARK: Lease
 
   func grantLease(_ duration: Nanoseconds, notAfter limit: Instant) {
     var succeeded = Self.now() <= limit
     if succeeded {
       do throws(PacketFilterError) {
-        try filter.grantLease(addresses, for: duration.duration)
+        try instance.filter.grantLease(instance.addresses, for: duration.duration)
       } catch {
         logger.error("lease: \(error)")
         succeeded = false
@@ -30,7 +28,7 @@ extension Engine {
   func renewLease(_ duration: Nanoseconds?) {
     var succeeded = false
     do throws(PacketFilterError) {
-      succeeded = try filter.renewLease(addresses, for: duration?.duration)
+      succeeded = try instance.filter.renewLease(instance.addresses, for: duration?.duration)
     } catch {
       logger.error("lease: \(error)")
     }
@@ -43,7 +41,7 @@ extension Engine {
 
   func revokeLease() {
     do throws(PacketFilterError) {
-      try filter.revokeLease(addresses)
+      try instance.filter.revokeLease(instance.addresses)
     } catch {
       logger.error("lease: \(error)")
     }
@@ -58,13 +56,8 @@ extension Engine {
   ]
 
   func takeAddresses() {
-    for replicated in configuration.addresses {
-      do throws(SystemError) {
-        try AddressConfiguration.add(
-          replicated.address, prefixLength: UInt8(replicated.prefixLength), to: uplink)
-      } catch {
-        logger.error("address \(replicated) cannot be added: \(error)")
-      }
+    instance.addAddresses { replicated, error in
+      logger.error("address \(replicated) cannot be added: \(error)")
     }
     cancelAnnouncements()
     announce()
@@ -75,10 +68,9 @@ extension Engine {
 
   private func announce() {
     guard node.arbiter.phase == .primary else { return }
-    for address in addresses {
+    for address in instance.addresses {
       for operation in [AddressResolution.Operation.request, .reply] {
-        sendPlain(
-          AddressResolution.announcement(of: address, at: uplink.hardwareAddress, as: operation))
+        sendOnUplinks { AddressResolution.announcement(of: address, at: $0, as: operation) }
       }
     }
   }
@@ -90,53 +82,59 @@ extension Engine {
 
   func dropAddresses() {
     cancelAnnouncements()
-    for replicated in configuration.addresses {
+    instance.removeAddresses { replicated, error in
+      logger.error("address \(replicated) cannot be removed: \(error)")
+    }
+    for address in instance.addresses {
       do throws(SystemError) {
-        try AddressConfiguration.remove(
-          replicated.address, prefixLength: UInt8(replicated.prefixLength), from: uplink)
+        let count = try StaleConnections.destroy(local: address)
+        if count > 0 { logger.info("ended \(count) stale connections of \(address)") }
       } catch {
-        logger.error("address \(replicated) cannot be removed: \(error)")
-      }
-      do throws(SystemError) {
-        let count = try StaleConnections.destroy(local: replicated.address)
-        if count > 0 { logger.info("ended \(count) stale connections of \(replicated.address)") }
-      } catch {
-        logger.warning("stale connections of \(replicated.address) are left: \(error)")
+        logger.warning("stale connections of \(address) are left: \(error)")
       }
     }
   }
 
-  // MARK: Uplink
+  // MARK: Uplinks
+
+  /// What is listened to on every uplink.
+  var uplinkReceivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)] {
+    [
+      (.addressResolution, { [unowned self] in addressResolutionArrived($0) }),
+      (.keepalives, { [unowned self] in uplinkKeepaliveArrived($0) }),
+    ]
+  }
 
   func probeAddresses() {
     counters.probesSent += 1
-    for address in addresses {
-      sendPlain(AddressResolution.probe(for: address, from: uplink.hardwareAddress))
+    for address in instance.addresses {
+      sendOnUplinks { AddressResolution.probe(for: address, from: $0) }
     }
   }
 
-  func addressResolutionArrived(_ buffer: ByteBuffer) {
+  private func addressResolutionArrived(_ buffer: ByteBuffer) {
     let message = buffer.withUnsafeReadableBytes { AddressResolution.Message($0) }
-    guard let message, message.operation == .reply, message.senderMAC != uplink.hardwareAddress,
-      addresses.contains(message.sender)
+    guard let message, message.operation == .reply, !instance.owns(message.senderMAC),
+      instance.has(message.sender)
     else { return }
     node.probeAnswered(now: Self.now())
   }
 
-  func sendOnUplink(_ keepalive: Keepalive) {
+  func sendOnUplinks(_ keepalive: Keepalive) {
     let payload = keepalive.uplinkPayload()
-    // The least frame of Ethernet, without its checksum.
-    var frame = [UInt8](repeating: 0, count: max(60, Ethernet.headerByteCount + payload.count))
-    frame.withUnsafeMutableBytes { bytes in
-      Ethernet.store(
-        destination: .broadcast, source: uplink.hardwareAddress, type: Ethernet.typeLocalExperimental,
-        in: bytes)
-      bytes[Ethernet.headerByteCount...].copyBytes(from: payload)
+    sendOnUplinks { hardwareAddress in
+      // The least frame of Ethernet, without its checksum.
+      var frame = [UInt8](repeating: 0, count: max(60, Ethernet.headerByteCount + payload.count))
+      frame.withUnsafeMutableBytes { bytes in
+        Ethernet.store(
+          destination: .broadcast, source: hardwareAddress, type: Ethernet.typeLocalExperimental, in: bytes)
+        bytes[Ethernet.headerByteCount...].copyBytes(from: payload)
+      }
+      return frame
     }
-    sendPlain(frame)
   }
 
-  func uplinkKeepaliveArrived(_ buffer: ByteBuffer) {
+  private func uplinkKeepaliveArrived(_ buffer: ByteBuffer) {
     let keepalive = buffer.withUnsafeReadableBytes { frame -> Keepalive? in
       guard frame.count > Ethernet.headerByteCount else { return nil }
       return Keepalive(uplinkPayload: UnsafeRawBufferPointer(rebasing: frame[Ethernet.headerByteCount...]))
@@ -146,11 +144,8 @@ extension Engine {
     settle()
   }
 
-  /// Sends a frame that needs no virtio-net header.
-  private func sendPlain(_ frame: [UInt8]) {
-    let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
-    let error = bytes.withUnsafeBytes { packetSocket.send($0) }
-    if error != 0 { counters.framesRefused += 1 }
+  private func sendOnUplinks(_ frame: (MACAddress) -> [UInt8]) {
+    counters.framesRefused += instance.sendOnUplinks(frame)
   }
 
   // MARK: Who is told

@@ -6,10 +6,10 @@ import Replication
 
 // The way of a packet: from the TAP device to a verdict, and out again.
 extension Engine {
-  /// One frame from the TAP device, behind its virtio-net header.
-  func frameArrived(_ buffer: ByteBuffer) {
+  /// One frame from the TAP device of an uplink, behind its virtio-net header.
+  func frameArrived(_ buffer: ByteBuffer, on uplink: Uplink) {
     counters.framesRead += 1
-    judge(buffer)
+    judge(buffer, on: uplink)
     batchIsFresh = false
   }
 
@@ -20,7 +20,7 @@ extension Engine {
     settle()
   }
 
-  private func judge(_ buffer: ByteBuffer) {
+  private func judge(_ buffer: ByteBuffer, on uplink: Uplink) {
     buffer.withUnsafeReadableBytes { bytes in
       guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else {
         counters.framesIgnored += 1
@@ -29,7 +29,7 @@ extension Engine {
       let frame = UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...])
       // The TAP device has the address of the uplink, so frames need no rewriting on their way, and the
       // source tells where a frame came from.
-      let isOutbound = Ethernet.source(frame) == uplink.hardwareAddress
+      let isOutbound = Ethernet.source(frame) == uplink.interface.hardwareAddress
       guard let packet = TCPPacket(frame) else {
         counters.framesIgnored += 1
         return
@@ -42,7 +42,7 @@ extension Engine {
           (VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame))
             && (signedFlows.isEmpty || signatureIsValid(packet, frame, now: now))
         }
-      if verdict == .hold { store.put(buffer, isOutbound: isOutbound) }
+      if verdict == .hold { store.put(buffer, isOutbound: isOutbound, on: uplink) }
       if !node.actions.isEmpty {
         drain(.packet(buffer))
         // Most packets come alone: the round trip to the other RE begins before anything else is done, where
@@ -50,18 +50,18 @@ extension Engine {
         // first, and its record goes out at the end of the batch.
         if batchIsFresh, isOutbound || configuration.mode == .strict { link.flush() }
       }
-      if verdict == .pass { emit(bytes, isOutbound: isOutbound) }
+      if verdict == .pass { emit(bytes, isOutbound: isOutbound, on: uplink) }
     }
   }
 
   /// Puts a frame back on its way.
-  private func emit(_ bytes: UnsafeRawBufferPointer, isOutbound: Bool) {
+  private func emit(_ bytes: UnsafeRawBufferPointer, isOutbound: Bool, on uplink: Uplink) {
     let error: Int32
     if isOutbound {
-      error = packetSocket.send(bytes)
+      error = uplink.send(bytes)
       counters.framesSent += 1
     } else {
-      error = tap.write(bytes)
+      error = uplink.deliver(bytes)
       counters.framesDelivered += 1
     }
     if error != 0 { counters.framesRefused += 1 }
@@ -83,25 +83,29 @@ extension Engine {
   /// Sends a frame that the engine has built. The kernel finds the way and the peer's hardware address.
   func sendBuilt(_ frame: [UInt8], to address: IPAddress) {
     let error = frame.withUnsafeBytes {
-      rawSocket.send(UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: address)
+      instance.send(UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: address)
     }
     if error != 0 { counters.framesRefused += 1 }
   }
 
   func release(_ reference: FrameReference) {
     let frame = store.take(reference)
-    frame.bytes.withUnsafeReadableBytes { emit($0, isOutbound: frame.isOutbound) }
+    frame.bytes.withUnsafeReadableBytes { emit($0, isOutbound: frame.isOutbound, on: frame.uplink) }
   }
 
-  func replay(_ reference: FrameReference) { judge(store.take(reference).bytes) }
+  func replay(_ reference: FrameReference) {
+    let frame = store.take(reference)
+    judge(frame.bytes, on: frame.uplink)
+  }
 
   /// A frame that reached the other RE: as if it had arrived here.
   func inject(_ bytes: UnsafeRawBufferPointer) {
     guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else { return }
+    let uplink = instance.defaultUplink
     var buffer = ByteBuffer(bytes: bytes)
     buffer.withUnsafeMutableReadableBytes { bytes in
-      uplink.hardwareAddress.store(in: bytes, at: VirtioNetHeader.byteCount)
+      uplink.interface.hardwareAddress.store(in: bytes, at: VirtioNetHeader.byteCount)
     }
-    judge(buffer)
+    judge(buffer, on: uplink)
   }
 }

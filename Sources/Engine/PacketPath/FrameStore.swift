@@ -11,6 +11,8 @@ struct FrameStore {
     /// The virtio-net header, then the frame.
     var bytes: ByteBuffer
     var isOutbound: Bool
+    /// Where it came from, and is to go on.
+    var uplink: Uplink
   }
 
   private var frames: [Frame?] = []
@@ -27,13 +29,13 @@ struct FrameStore {
   /// a small frame would keep 64 KiB alive.
   static let copyThreshold = 32 << 10
 
-  mutating func put(_ bytes: ByteBuffer, isOutbound: Bool) {
+  mutating func put(_ bytes: ByteBuffer, isOutbound: Bool, on uplink: Uplink) {
     var kept = bytes
     if bytes.readableBytes < Self.copyThreshold {
       kept = allocator.buffer(capacity: bytes.readableBytes)
       kept.writeImmutableBuffer(bytes)
     }
-    let frame = Frame(bytes: kept, isOutbound: isOutbound)
+    let frame = Frame(bytes: kept, isOutbound: isOutbound, uplink: uplink)
     if let place = freePlaces.popLast() {
       frames[Int(place)] = frame
     } else {

@@ -136,7 +136,7 @@ extension Engine {
       reply.refuse(.unsuitableSocket, "\(error)")
       return nil
     }
-    guard configuration.addresses.contains(where: { $0.address == snapshot.local.address }) else {
+    guard instance.has(snapshot.local.address) else {
       reply.refuse(
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
       return nil
@@ -156,7 +156,7 @@ extension Engine {
     do throws(SystemError) {
       found = try NetworkNamespaceCookie(of: socket)
     } catch { throw .system(error) }
-    guard found == namespace else { throw .otherNamespace }
+    guard found == instance.namespace else { throw .otherNamespace }
   }
 
   /// Puts the flows that have been collected into the packet filter, in one transaction, and goes on with
@@ -167,7 +167,7 @@ extension Engine {
     steeringAdditions.removeAll(keepingCapacity: true)
     for (_, flow) in additions { steeringRemovals.cancel(flow) }
     do throws(PacketFilterError) {
-      try filter.steer(adding: additions.map(\.flow))
+      try instance.filter.steer(adding: additions.map(\.flow))
     } catch {
       logger.error("steering of \(additions.count) flows failed: \(error)")
       for (handle, _) in additions {
@@ -219,7 +219,7 @@ extension Engine {
     let flows = steeringRemovals.takeDue(now: now)
     guard !flows.isEmpty else { return }
     do throws(PacketFilterError) {
-      try filter.steer(removing: flows)
+      try instance.filter.steer(removing: flows)
     } catch {
       logger.error("\(flows.count) flows are still steered: \(error)")
     }
@@ -572,8 +572,9 @@ extension Engine {
   /// The peer's FIN is no part of what a restored socket knows; it gets it as the segment that it was.
   private func deliverFIN(_ plan: MergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
     let block = plan.block
+    let uplink = instance.defaultUplink
     let builder = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: uplink.hardwareAddress, source: plan.flow.remote,
+      sourceMAC: .zero, destinationMAC: uplink.interface.hardwareAddress, source: plan.flow.remote,
       destination: plan.flow.local, signingKey: signingKey)
     let scaled = block.sendWindow >> UInt32(block.negotiated.sendWindowScale ?? 0)
     let frame = builder.frame(
@@ -583,7 +584,7 @@ extension Engine {
         ? TCPTimestamps(value: block.timestampRecent, echo: timestamp) : nil,
       payload: UnsafeRawBufferPointer(start: nil, count: 0))
     let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
-    let error = bytes.withUnsafeBytes { tap.write($0) }
+    let error = bytes.withUnsafeBytes { uplink.deliver($0) }
     if error != 0 {
       logger.error("FIN of \(plan.flow) cannot be delivered: \(SystemError("write", code: error))")
     }
@@ -621,14 +622,14 @@ extension Engine {
     }
   }
 
-  /// Bytes of payload in a full segment: what the peer takes, and what the uplink carries.
+  /// Bytes of payload in a full segment: what the peer takes, and what every uplink carries.
   private func segmentSize(_ plan: MergePlan, isSigned: Bool) -> Int {
     let ipHeader = plan.flow.local.address.family == .v4 ? 20 : 40
     let options =
       (plan.block.negotiated.timestamps ? 12 : 0) + (isSigned ? TCPSignature.optionByteCount : 0)
     let limit = min(
-      Int(plan.block.negotiated.maximumSegmentSize), uplink.mtu - ipHeader - TCPSegment.minimumHeaderByteCount
-    )
+      Int(plan.block.negotiated.maximumSegmentSize),
+      instance.mtu - ipHeader - TCPSegment.minimumHeaderByteCount)
     return max(limit - options, 88)
   }
 }

@@ -119,9 +119,6 @@ public final class Engine: @unchecked Sendable {
     } catch {
       throw .linkCredentials(error)
     }
-    for replicated in configuration.addresses where replicated.address.family == .v6 {
-      throw .unsupported("replicated address \(replicated): IPv6 is not supported by this version")
-    }
     do throws(SystemError) {
       linkCarrier = try LinkCarrier(address: configuration.link.listen.address)
     } catch {

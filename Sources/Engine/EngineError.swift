@@ -9,7 +9,6 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
   /// A feature of the kernel, or a device, is missing.
   case unavailable(SystemError)
   case packetFilter(PacketFilterError)
-  case unsupported(String)
   /// A file that `link.tls` names cannot be used.
   case linkCredentials(LinkCredentialsError)
 
@@ -23,7 +22,6 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
       "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun"
     case .unavailable(let error): "\(error)"
     case .packetFilter(let error): "packet filter: \(error)"
-    case .unsupported(let what): what
     case .linkCredentials(let error): "\(error)"
     }
   }
@@ -34,7 +32,7 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
     switch self {
     case .notPermitted: EX_NOPERM
     case .linkCredentials: EX_CONFIG
-    case .unavailable, .packetFilter, .unsupported: EX_UNAVAILABLE
+    case .unavailable, .packetFilter: EX_UNAVAILABLE
     }
   }
 }

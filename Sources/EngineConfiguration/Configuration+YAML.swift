@@ -129,6 +129,9 @@ extension Configuration {
       guard isUnicast(address) else {
         throw element.wrong("must be an address of one host that others can reach, not \(text)")
       }
+      guard !address.isLinkLocal else {
+        throw element.wrong("must not be valid on one link only, as \(text) is: it moves between machines")
+      }
       guard !addresses.contains(where: { $0.address == address }) else {
         throw element.wrong("\(address) is given more than once")
       }
@@ -137,7 +140,8 @@ extension Configuration {
     return addresses
   }
 
-  /// Not unspecified, loopback, multicast, broadcast (RFC 6890, RFC 4291).
+  /// Not unspecified, loopback, multicast, broadcast, nor an IPv4 address in the form of IPv6, which is on no wire
+  /// (RFC 6890, RFC 4291).
   private static func isUnicast(_ address: IPAddress) -> Bool {
     let bytes = address.bytes
     switch address.family {
@@ -145,7 +149,8 @@ extension Configuration {
       return (1..<224).contains(bytes[0]) && bytes[0] != 127
     case .v6:
       let leadingZeros = bytes.dropLast().allSatisfy { $0 == 0 }
-      return bytes[0] != 0xff && !(leadingZeros && bytes[15] <= 1)
+      let isMapped = bytes[..<10].allSatisfy { $0 == 0 } && bytes[10] == 0xff && bytes[11] == 0xff
+      return bytes[0] != 0xff && !(leadingZeros && bytes[15] <= 1) && !isMapped
     }
   }
 

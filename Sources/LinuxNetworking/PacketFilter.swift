@@ -101,17 +101,21 @@ public final class PacketFilter {
     steered = []
   }
 
-  /// The IPv4 flows that are steered at this moment, whoever put them there: before `install` those of an
-  /// earlier run, whose table outlives it.
+  /// The flows that are steered at this moment, whoever put them there, but for those that stand for all flows of
+  /// their local end: before `install` those of an earlier run, whose table outlives it.
   public func steeredFlows() throws(PacketFilterError) -> Set<Flow> {
-    guard try listTable().contains("set \(FlowSet.flows4.rawValue) {") else { return [] }
+    let table = try listTable()
     nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL))
     defer {
       nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE))
     }
-    let text = try run("list set \(Self.table) \(FlowSet.flows4.rawValue)\n")
-    guard let start = text.firstRange(of: "elements = {")?.upperBound else { return [] }
-    return Set(text[start...].prefix { $0 != "}" }.split(separator: ",").compactMap { Self.flow($0) })
+    var flows: Set<Flow> = []
+    for set in [FlowSet.flows4, .flows6] where table.contains("set \(set.rawValue) {") {
+      let text = try run("list set \(Self.table) \(set.rawValue)\n")
+      guard let start = text.firstRange(of: "elements = {")?.upperBound else { continue }
+      flows.formUnion(text[start...].prefix { $0 != "}" }.split(separator: ",").compactMap { Self.flow($0) })
+    }
+    return flows
   }
 
   /// Reads `5.5.5.5 . 16000 . 5.5.5.4 . 40000 . 6`.

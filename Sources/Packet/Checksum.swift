@@ -36,9 +36,17 @@ public struct InternetChecksum: Sendable {
   @inlinable public mutating func addPseudoHeader(
     source: IPAddress, destination: IPAddress, transport: TransportProtocol, length: Int
   ) {
+    addPseudoHeader(
+      source: source, destination: destination, protocolNumber: transport.rawValue, length: length)
+  }
+
+  /// The same for any protocol, by its number.
+  @inlinable mutating func addPseudoHeader(
+    source: IPAddress, destination: IPAddress, protocolNumber: UInt8, length: Int
+  ) {
     add(source)
     add(destination)
-    add(UInt16(transport.rawValue))
+    add(UInt16(protocolNumber))
     add(UInt16(truncatingIfNeeded: length >> 16))
     add(UInt16(truncatingIfNeeded: length))
   }

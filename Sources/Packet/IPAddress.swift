@@ -36,6 +36,10 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
   /// The two halves of an IPv6 address in host byte order; `nil` for IPv4.
   @inlinable public var v6Halves: (high: UInt64, low: UInt64)? { family == .v6 ? (high, low) : nil }
 
+  /// Whether it means anything only together with the link it is used on: an IPv6 address of fe80::/10 (RFC 4291,
+  /// section 2.5.6). Those of IPv4 (RFC 3927) need no such addition.
+  public var isLinkLocal: Bool { family == .v6 && high >> 54 == 0x3fa }
+
   /// 4 or 16.
   @inlinable public var byteCount: Int { family == .v4 ? 4 : 16 }
 

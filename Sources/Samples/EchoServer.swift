@@ -24,7 +24,7 @@ import JSR
 public final class EchoServer {
   enum Watcher {
     case mailbox
-    case peers
+    case peers(ListeningSocket)
     case instances
     case channel
     case connection(ServedConnection)
@@ -62,7 +62,7 @@ public final class EchoServer {
   let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: readByteCount, alignment: 64)
   private let connectToEngine: EngineClient.Connector
   private let signals: AwaitedSignals
-  private let peerListener: ListeningSocket
+  private let peerListeners: [ListeningSocket]
   private let instanceListener: ListeningSocket?
   let otherAddress: SocketAddress?
   /// Where a connection to the other instance comes from, if that is not left to the kernel.
@@ -108,9 +108,17 @@ public final class EchoServer {
     signals = try AwaitedSignals(SIGINT, SIGTERM)
     poll = try EventPoll()
     engine = EngineClient(mailbox: try Mailbox())
-    peerListener = try ListeningSocket(
-      at: try SocketAddress(host: options.listenAddress, port: options.port, isNumeric: true),
-      receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
+    peerListeners =
+      if let host = options.listenAddress {
+        [
+          try ListeningSocket(
+            at: try SocketAddress(host: host, port: options.port, isNumeric: true),
+            receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
+        ]
+      } else {
+        try ListeningSocket.everywhere(
+          port: options.port, receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
+      }
     otherAddress = try options.otherAddress.map {
       try SocketAddress(host: $0, port: options.channelPort, isNumeric: true)
     }
@@ -144,7 +152,7 @@ public final class EchoServer {
     let keeper =
       options.isPlain
       ? nil : engine.keepSession(registering: options.service, connectToEngine)
-    if slot != nil { try poll.add(peerListener.descriptor, .read, .peers) }
+    if slot != nil { try beginAccepting() }
 
     var nextTick: UInt64 = 0
     while true {
@@ -167,7 +175,7 @@ public final class EchoServer {
   private func handle(_ watcher: Watcher, _ readiness: EventPoll<Watcher>.Readiness) {
     switch watcher {
     case .mailbox: for notice in engine.mailbox.takeAll() { handle(notice) }
-    case .peers: acceptPeers()
+    case .peers(let listener): acceptPeers(listener)
     case .instances: acceptInstance()
     case .channel: channelIsReady(readiness)
     case .connection(let connection):
@@ -242,7 +250,7 @@ public final class EchoServer {
     if slot == nil {
       slot = session.slot
       do {
-        try poll.add(peerListener.descriptor, .read, .peers)
+        try beginAccepting()
       } catch {
         report(problem: "PEERS cannot be accepted: \(error)")
       }
@@ -315,7 +323,7 @@ public final class EchoServer {
     guard endAt == nil else { return }
     endAt = MonotonicClock.nanoseconds + Self.endingTime
     line("ENDING, \(connections.count) connections are closed")
-    poll.remove(peerListener.descriptor)
+    for listener in peerListeners { poll.remove(listener.descriptor) }
     if let instanceListener { poll.remove(instanceListener.descriptor) }
     for connection in connections.values where connection.isOurs { beginClosing(connection) }
     for pair in pairs.values { drop(pair, "the server ends") }
@@ -336,10 +344,14 @@ public final class EchoServer {
     return lastConnectionID
   }
 
-  private func acceptPeers() {
+  private func beginAccepting() throws {
+    for listener in peerListeners { try poll.add(listener.descriptor, .read, .peers(listener)) }
+  }
+
+  private func acceptPeers(_ listener: ListeningSocket) {
     guard let slot else { return }
     do {
-      while let accepted = try peerListener.accept() {
+      while let accepted = try listener.accept() {
         try StreamSocket.sendAtOnce(accepted.rawValue)
         serve(
           ServedConnection(
@@ -476,7 +488,8 @@ public final class EchoServer {
   }
 
   private var settings: String {
-    var words = ["jsrutil", "mode \(options.mode.rawValue)", "port \(options.listenAddress):\(options.port)"]
+    let address = options.listenAddress ?? "all addresses"
+    var words = ["jsrutil", "mode \(options.mode.rawValue)", "port \(options.port) of \(address)"]
     if options.isPlain {
       words.append("plain, slot \(slot ?? 0)")
     } else {

@@ -18,8 +18,9 @@ public struct EchoServerOptions: Sendable {
   public var mode: Mode = .byMastership
   /// Port for peers.
   public var port: UInt16 = 16000
-  /// Address for peers. The default lets the server listen before the replicated address is there.
-  public var listenAddress = "0.0.0.0"
+  /// Address for peers; `nil` for all of this machine, of both families, which lets the server listen before a
+  /// replicated address is there.
+  public var listenAddress: String?
   /// Port of the channel between the two instances.
   public var channelPort: UInt16 = 17000
   /// This routing engine's address on the inter-RE link; `nil` to listen at all addresses.

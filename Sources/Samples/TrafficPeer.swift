@@ -21,6 +21,7 @@ public final class TrafficPeer {
     }
 
     var state: State
+    let remote: SocketAddress
     var connection: PeerConnection
     var roundsLeft: UInt64
     // Of the rounds before this one.
@@ -28,8 +29,9 @@ public final class TrafficPeer {
     var answered: UInt64 = 0
     var longestGap: UInt64 = 0
 
-    init(_ connection: PeerConnection, rounds: UInt64) {
+    init(_ connection: PeerConnection, to remote: SocketAddress, rounds: UInt64) {
       self.connection = connection
+      self.remote = remote
       roundsLeft = rounds
       state = .over
     }
@@ -60,7 +62,7 @@ public final class TrafficPeer {
   private let complaint: LineOutput
   private let signals: AwaitedSignals
   private let poll: EventPoll<Seat>
-  private let remote: SocketAddress
+  private let remotes: [SocketAddress]
   private let local: SocketAddress?
   private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: readByteCount, alignment: 64)
 
@@ -76,7 +78,7 @@ public final class TrafficPeer {
   private var summary = TrafficSummary()
   private var histogram = LatencyHistogram()
 
-  /// Finds the host; a name that is not known is seen here.
+  /// Finds the hosts; a name that is not known is seen here.
   public convenience init(_ options: TrafficPeerOptions) throws {
     try self.init(
       options, line: LineOutput(descriptor: STDOUT_FILENO), complaint: LineOutput(descriptor: STDERR_FILENO))
@@ -89,7 +91,7 @@ public final class TrafficPeer {
     self.options = options
     signals = try AwaitedSignals(SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
     poll = try EventPoll()
-    remote = try SocketAddress(host: options.host, port: options.port, isNumeric: false)
+    remotes = try options.hosts.map { try SocketAddress(host: $0, port: options.port, isNumeric: false) }
     local = try options.sourceAddress.map { try SocketAddress(host: $0, port: 0, isNumeric: true) }
   }
 
@@ -100,7 +102,8 @@ public final class TrafficPeer {
     if !options.printsJSON { line(settings) }
     let start = MonotonicClock.nanoseconds
     for number in 0..<options.connections {
-      let seat = Seat(connection(UInt16(number)), rounds: options.rounds)
+      let seat = Seat(
+        connection(UInt16(number)), to: remotes[number % remotes.count], rounds: options.rounds)
       seats.append(seat)
       openSeats += 1
       connect(seat)
@@ -151,7 +154,7 @@ public final class TrafficPeer {
   private func connect(_ seat: Seat) {
     do {
       let socket = OwnedSocket(
-        try StreamSocket.connecting(to: remote, from: local, signingKey: options.signingKey))
+        try StreamSocket.connecting(to: seat.remote, from: local, signingKey: options.signingKey))
       try StreamSocket.sendAtOnce(socket.number)
       try poll.add(socket.number, .write, seat)
       seat.state = .connecting(socket)
@@ -167,13 +170,13 @@ public final class TrafficPeer {
       let code = StreamSocket.connectError(socket.number)
       guard code == 0 else {
         summary.connectFailures += 1
-        note("connection \(seat.connection.number) to \(remote): \(String(cString: strerror(code)))")
+        note("connection \(seat.connection.number) to \(seat.remote): \(String(cString: strerror(code)))")
         return leave(seat)
       }
       summary.connections += 1
       seat.state = .open(socket)
       if options.isVerbose, !options.isQuiet {
-        line("connection \(seat.connection.number) to \(remote) is up, fd \(socket.number)")
+        line("connection \(seat.connection.number) to \(seat.remote) is up, fd \(socket.number)")
       }
       return send(seat)
     }
@@ -350,7 +353,7 @@ public final class TrafficPeer {
     for seat in seats {
       if case .connecting = seat.state {
         summary.connectFailures += 1
-        note("connection \(seat.connection.number) to \(remote): not up in time")
+        note("connection \(seat.connection.number) to \(seat.remote): not up in time")
         leave(seat)
       }
       send(seat)
@@ -396,7 +399,8 @@ public final class TrafficPeer {
 
   private var settings: String {
     var words = [
-      "jsrpeer", "\(options.connections) connections to \(remote)",
+      "jsrpeer",
+      "\(options.connections) connections to \(remotes.map(\.description).joined(separator: " and "))",
       "\(options.messages == 0 ? "endless" : "\(options.messages)") messages of \(options.length) bytes",
       "kind \(options.kind.rawValue)", "\(options.pauseMilliseconds) ms between them",
       "\(options.pipeline) on their way at once",

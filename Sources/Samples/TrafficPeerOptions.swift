@@ -10,9 +10,10 @@ public struct TrafficPeerOptions: Sendable {
     case source
   }
 
-  public var host: String
+  /// The server's addresses or names; the connections go to them in turn.
+  public var hosts: [String]
   public var port: UInt16 = 16000
-  /// The local address to connect from; `nil` leaves it to the kernel.
+  /// The local address to connect from, of the family of all `hosts`; `nil` leaves it to the kernel.
   public var sourceAddress: String?
   public var connections = 5
   /// Messages on each connection; 0 for no end.
@@ -39,5 +40,5 @@ public struct TrafficPeerOptions: Sendable {
   /// The summary as one line of JSON.
   public var printsJSON = false
 
-  public init(host: String) { self.host = host }
+  public init(hosts: [String]) { self.hosts = hosts }
 }

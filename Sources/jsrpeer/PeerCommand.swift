@@ -47,8 +47,11 @@ struct PeerCommand: ParsableCommand {
   var quiet = false
   @Flag(help: "Print the summary as one line of JSON.")
   var json = false
-  @Argument(help: "The server's address or name.")
-  var host: String
+  @Argument(
+    help: ArgumentHelp(
+      "The server's address or name, IPv4 or IPv6; with several, the connections go to them in turn.",
+      valueName: "host"))
+  var hosts: [String]
 
   func validate() throws {
     guard (1...65536).contains(connections) else {
@@ -70,7 +73,7 @@ struct PeerCommand: ParsableCommand {
   }
 
   func run() throws {
-    var options = TrafficPeerOptions(host: host)
+    var options = TrafficPeerOptions(hosts: hosts)
     options.port = port
     options.sourceAddress = source
     options.connections = connections

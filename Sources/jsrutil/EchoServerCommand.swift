@@ -22,8 +22,11 @@ struct EchoServerCommand: ParsableCommand {
   var mode = EchoServerOptions.Mode.byMastership
   @Option(name: .customShort("p"), help: "Port for peers.")
   var port: UInt16 = 16000
-  @Option(help: ArgumentHelp("Address for peers.", valueName: "address"))
-  var listen = "0.0.0.0"
+  @Option(
+    help: ArgumentHelp(
+      "Address for peers, instead of all of this machine, IPv4 and IPv6; :: takes both with one socket.",
+      valueName: "address"))
+  var listen: String?
   @Option(help: ArgumentHelp("Port of the channel between the two instances.", valueName: "port"))
   var orePort: UInt16 = 17000
   @Option(

@@ -434,6 +434,12 @@ struct ConfigurationTests {
       "the IPv6 loopback address", smallest("5.5.5.5/24", "\"::1/128\""), line: 7, key: "addresses[0]",
       says: "an address of one host"),
     Mistake(
+      "an IPv4 address written as IPv6", smallest("5.5.5.5/24", "\"::ffff:5.5.5.5/120\""), line: 7,
+      key: "addresses[0]", says: "an address of one host"),
+    Mistake(
+      "a link-local address", smallest("5.5.5.5/24", "\"fe80::5/64\""), line: 7, key: "addresses[0]",
+      says: "valid on one link only"),
+    Mistake(
       "an address that is none", smallest("5.5.5.5/24", "5.5.5/24"), line: 7, key: "addresses[0]",
       says: "with prefix length"),
     Mistake(

@@ -7,16 +7,22 @@ import Testing
 
 @Suite("The fence", .serialized)
 struct FenceTests {
-  /// Whether the peer gets an answer to an ARP probe for the replicated address.
-  private func answersARP(_ engine: RoutingEngine, within milliseconds: Int32 = 150) throws -> Bool {
-    try engine.network.peer.run {
+  /// Whether the peer gets an answer to a probe for the replicated address: by ARP, or by neighbour discovery.
+  private func answers(
+    _ engine: RoutingEngine, _ family: IPAddress.Family = .v4, within milliseconds: Int32 = 150
+  ) throws -> Bool {
+    let address = TestNetwork.replicated(family)
+    return try engine.network.peer.run {
       let bridge = try NetworkInterface(named: "br0")
       let socket = try PacketSocket(interface: bridge, mark: 1)
-      let listener = try UplinkListener(interface: bridge, for: .addressResolution)
+      let listener = try UplinkListener(
+        interface: bridge, for: family == .v4 ? .addressResolution : .neighborDiscovery)
       let probe =
-        [UInt8](repeating: 0, count: VirtioNetHeader.byteCount)
-        + AddressResolution.probe(for: TestNetwork.replicated(.v4), from: bridge.hardwareAddress)
-      guard probe.withUnsafeBytes({ socket.send($0) }) == 0 else { throw SystemError("send") }
+        family == .v4
+        ? AddressResolution.probe(for: address, from: bridge.hardwareAddress)
+        : NeighborDiscovery.probe(for: address, from: bridge.hardwareAddress)
+      let frame = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + probe
+      guard frame.withUnsafeBytes({ socket.send($0) }) == 0 else { throw SystemError("send") }
       let clock = ContinuousClock()
       let end = clock.now + .milliseconds(Int(milliseconds))
       var buffer = [UInt8](repeating: 0, count: 2000)
@@ -24,8 +30,16 @@ struct FenceTests {
         var query = pollfd(fd: listener.descriptor, events: Int16(POLLIN), revents: 0)
         guard poll(&query, 1, 10) > 0 else { continue }
         let count = read(listener.descriptor, &buffer, buffer.count)
-        let message = buffer[..<max(0, count)].withUnsafeBytes { AddressResolution.Message($0) }
-        if message?.operation == .reply, message?.sender == TestNetwork.replicated(.v4) { return true }
+        let isAnswer = buffer[..<max(0, count)].withUnsafeBytes { frame in
+          if let message = AddressResolution.Message(frame) {
+            return message.operation == .reply && message.sender == address
+          }
+          guard let message = NeighborDiscovery.Message(frame) else { return false }
+          // To everybody, since nobody in particular has asked; nothing of it is the question's.
+          return message.kind == .advertisement && message.target == address && message.overrides
+            && !message.isSolicited && message.linkLayerAddress == engine.uplink.hardwareAddress
+        }
+        if isAnswer { return true }
       }
       return false
     }
@@ -59,20 +73,23 @@ struct FenceTests {
   @Test("lets nothing of a replicated address out without a lease, and everything with one")
   func leaseDecides() throws {
     let engine = try RoutingEngine()
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine, .v4))
+    #expect(try !answers(engine, .v6))
     try introduce(engine)
     #expect(try !connects(engine, .v4))
     #expect(try !connects(engine, .v6))
-    #expect(try engine.filter.fencedPacketCount() >= 3)
+    #expect(try engine.filter.fencedPacketCount() >= 4)
 
     try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
-    #expect(try answersARP(engine))
+    #expect(try answers(engine, .v4))
+    #expect(try answers(engine, .v6))
     // The engine's own question for the peer's hardware address was fenced off, too, and is asked again.
     #expect(try connects(engine, .v4, within: 5000))
     #expect(try connects(engine, .v6, within: 5000))
 
     try engine.filter.revokeLease(RoutingEngine.replicated)
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine, .v4))
+    #expect(try !answers(engine, .v6))
     #expect(try !connects(engine, .v4))
     #expect(try !connects(engine, .v6))
   }
@@ -149,18 +166,20 @@ struct FenceTests {
     return frame
   }
 
-  @Test("shuts by itself when the lease has run out, and not before")
-  func expiry() throws {
+  @Test(
+    "shuts by itself when the lease has run out, and not before",
+    arguments: [IPAddress.Family.v4, .v6])
+  func expiry(family: IPAddress.Family) throws {
     let engine = try RoutingEngine()
     let clock = ContinuousClock()
     let start = clock.now
     try engine.filter.grantLease(RoutingEngine.replicated, for: .milliseconds(600))
     var last = start
-    while try answersARP(engine, within: 60) { last = clock.now }
+    while try answers(engine, family, within: 60) { last = clock.now }
     let lasted = last - start
     // The last probe that was answered may have been asked up to one try before the end.
     #expect(lasted > .milliseconds(400) && lasted < .milliseconds(700), "\(lasted)")
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine, family))
   }
 
   @Test("stays open as long as the lease is renewed in time")
@@ -171,7 +190,7 @@ struct FenceTests {
       pause(milliseconds: 100)
       #expect(try engine.filter.renewLease(RoutingEngine.replicated, for: .milliseconds(400)))
     }
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
   }
 
   @Test("cannot be opened again by renewing a lease that has run out, even one not yet collected")
@@ -185,7 +204,7 @@ struct FenceTests {
       #expect(try !engine.filter.renewLease(replicated, for: .seconds(10)))
       #expect(try !engine.filter.renewLease(replicated, for: .seconds(10)))
     }
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine))
   }
 
   @Test("is not opened for any address if the lease of one has run out")
@@ -194,7 +213,7 @@ struct FenceTests {
     try engine.filter.grantLease([TestNetwork.replicated(.v4)], for: .milliseconds(300))
     #expect(try !engine.filter.renewLease(RoutingEngine.replicated, for: .seconds(10)))
     pause(milliseconds: 350)
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine))
   }
 
   @Test("is opened and shut by the last word, whatever was granted before")
@@ -204,14 +223,14 @@ struct FenceTests {
     try engine.filter.grantLease(v4, for: .milliseconds(100))
     try engine.filter.grantLease(v4, for: nil)
     pause(milliseconds: 200)
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
     try engine.filter.grantLease(v4 + v4, for: .milliseconds(100))
     pause(milliseconds: 200)
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine))
     try engine.filter.revokeLease(v4)
     try engine.filter.grantLease(v4, for: nil)
     #expect(try engine.filter.renewLease(v4 + v4, for: .seconds(10)))
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
   }
 
   @Test("stays shut while a new run replaces the table of an earlier one")
@@ -243,17 +262,17 @@ struct FenceTests {
   func reinstallation() throws {
     let engine = try RoutingEngine()
     try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
     try engine.install()
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine))
 
     // A table of another make, with a set of the same name and another type.
     try engine.filter.remove()
     try engine.network.engines[0].nft("add table netdev jsr; add set netdev jsr lease4 { type mark; }")
     try engine.install()
-    #expect(try !answersARP(engine))
+    #expect(try !answers(engine))
     try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
   }
 
   @Test("is gone with its table, and renewing a lease then says so")
@@ -261,7 +280,7 @@ struct FenceTests {
     let engine = try RoutingEngine()
     try engine.filter.remove()
     try engine.filter.remove()
-    #expect(try answersARP(engine))
+    #expect(try answers(engine))
     #expect(throws: PacketFilterError.self) {
       try engine.filter.renewLease(RoutingEngine.replicated, for: .seconds(1))
     }

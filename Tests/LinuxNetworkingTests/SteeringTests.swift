@@ -32,7 +32,7 @@ struct SteeringTests {
 
     let steeredFlow = try flow(of: steered.client, family, 179)
     try engine.filter.steer(adding: [steeredFlow])
-    if family == .v4 { #expect(try engine.filter.steeredFlows() == [steeredFlow]) }
+    #expect(try engine.filter.steeredFlows() == [steeredFlow])
     try steered.client.write([1])
     try steered.server.write([2])
     #expect(
@@ -85,6 +85,50 @@ struct SteeringTests {
     stop.set()
     let released = try pump.join()
     #expect(released > 50 && released < 6_000_000 / 1500)
+  }
+
+  /// Extension headers of IPv6, by their numbers, behind each other; a fragment header is that of an atomic fragment
+  /// (RFC 6946).
+  static let chains: [[UInt8]] = [[], [0], [60], [43], [44], [51], [0, 60], [0, 60, 43, 44, 51, 60]]
+
+  @Test("diverts packets behind IPv6 extension headers where the parser finds them", arguments: chains)
+  func extensionHeaders(chain: [UInt8]) throws {
+    let engine = try RoutingEngine()
+    let source = Endpoint(TestNetwork.peerAddress(.v6), 40_000)
+    let destination = Endpoint(TestNetwork.replicated(.v6), 179)
+    let flow = Flow(.tcp, local: destination, remote: source)
+    try engine.filter.steer(adding: [flow])
+    _ = engine.steeredFrames()
+    try engine.network.peer.run {
+      let bridge = try NetworkInterface(named: "br0")
+      let builder = TCPFrameBuilder(
+        sourceMAC: bridge.hardwareAddress, destinationMAC: engine.uplink.hardwareAddress, source: source,
+        destination: destination)
+      var frame = Array("payload".utf8).withUnsafeBytes {
+        builder.frame(
+          sequence: SequenceNumber(1), acknowledgment: SequenceNumber(2), flags: [.ack], window: 3,
+          timestamps: nil, payload: $0)
+      }
+      // From the last one to the first one, each in front of those behind it.
+      for kind in chain.reversed() {
+        let next = frame[20]
+        let header: [UInt8] =
+          switch kind {
+          case 44: [next, 0, 0, 0, 1, 2, 3, 4]
+          case 51: [next, 4, 0, 0] + [UInt8](repeating: 7, count: 20)
+          // Two words of padding (PadN); with no segments left a routing header is passed over.
+          case 43: [next, 0, 4, 0, 0, 0, 0, 0]
+          default: [next, 1, 1, 12] + [UInt8](repeating: 0, count: 12)
+          }
+        frame[20] = kind
+        frame.insert(contentsOf: header, at: Ethernet.headerByteCount + 40)
+        frame[19] += UInt8(header.count)
+      }
+      let whole = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
+      let socket = try PacketSocket(interface: bridge, mark: 1)
+      guard whole.withUnsafeBytes({ socket.send($0) }) == 0 else { throw SystemError("send") }
+    }
+    #expect(engineHolds(engine, flow, atLeast: 1))
   }
 
   @Test("of a local end takes all its datagrams, whoever sends them")

@@ -18,6 +18,7 @@ import Testing
       _ = packet.checksumIsValid(bytes)
     }
     _ = AddressResolution.Message(bytes)
+    _ = NeighborDiscovery.Message(bytes)
   }
 
   @Test("No truncation of a frame is read past its end, nor taken for a whole one")
@@ -37,7 +38,12 @@ import Testing
   @Test("Random changes never lead outside the frame", arguments: 1...8 as ClosedRange<UInt64>)
   func mutations(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
-    let samples = TestFrame.samples.dropLast().map(\.bytes)
+    let address = IPAddress(v6High: 0x2001_0db8_0000_0000, low: 5)
+    let samples =
+      TestFrame.samples.dropLast().map(\.bytes) + [
+        NeighborDiscovery.announcement(of: address, at: MACAddress(rawValue: 0x0200_0000_0005)),
+        NeighborDiscovery.probe(for: address, from: MACAddress(rawValue: 0x0200_0000_0005)),
+      ]
     for _ in 0..<3_000 {
       var frame = samples.randomElement(using: &generator)!
       for _ in 0..<Int.random(in: 1...6, using: &generator) {

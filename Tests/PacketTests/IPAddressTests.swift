@@ -73,6 +73,13 @@ import Testing
     }
   }
 
+  @Test func linkLocalAddressesAreThoseOfIPv6() {
+    for text in ["fe80::1", "febf:ffff::"] { #expect(IPAddress(text)?.isLinkLocal == true, "\(text)") }
+    for text in ["fec0::1", "fe7f::1", "2001:db8::fe80", "ff02::1", "169.254.1.1"] {
+      #expect(IPAddress(text)?.isLinkLocal == false, "\(text)")
+    }
+  }
+
   @Test func endpointsAndFlowsPrintAsUsual() throws {
     let v4 = Endpoint(try #require(IPAddress("5.5.5.5")), 16000)
     let v6 = Endpoint(try #require(IPAddress("2001:db8::1")), 179)

@@ -49,7 +49,7 @@ struct EchoServerTests {
   private func traffic(
     in namespace: TestNamespace, _ change: (inout TrafficPeerOptions) -> Void
   ) async throws -> TrafficSummary {
-    var options = TrafficPeerOptions(host: "127.0.0.1")
+    var options = TrafficPeerOptions(hosts: ["127.0.0.1"])
     options.isQuiet = true
     // Ends what would never end, so that a failure is one and not a standstill.
     options.duration = 20
@@ -75,6 +75,7 @@ struct EchoServerTests {
     options.verifiesPayload = true
     let server = try await Instance(options, in: namespace, session: nil)
     let summary = try await traffic(in: namespace) {
+      $0.hosts = ["127.0.0.1", "::1"]
       $0.connections = 3
       $0.messages = 4
       $0.pipeline = 2
@@ -88,6 +89,23 @@ struct EchoServerTests {
     #expect(summary.connections == 6)
     #expect(!server.output.contains("DAMAGED"))
     try await server.stop()
+  }
+
+  @Test(
+    "listens at one address if it is told to; at :: one socket takes both families", .timeLimit(.minutes(1)))
+  func addresses() async throws {
+    for (address, answers) in [("::", [true, true]), ("::1", [false, true]), ("127.0.0.1", [true, false])] {
+      let namespace = try TestNamespace()
+      var options = EchoServerOptions()
+      options.isPlain = true
+      options.listenAddress = address
+      let server = try await Instance(options, in: namespace, session: nil)
+      for (host, isAnswered) in zip(["127.0.0.1", "::1"], answers) {
+        let summary = try await traffic(in: namespace) { $0.hosts = [host] }
+        #expect(summary.isClean == isAnswered, "at \(address), from \(host): \(summary.failures)")
+      }
+      try await server.stop()
+    }
   }
 
   @Test(

@@ -28,6 +28,7 @@ struct PacketViews {
     }
     if let packet = TCPPacket(frame) { check(packet, frame) }
     if let message = AddressResolution.Message(frame) { check(message) }
+    if let message = NeighborDiscovery.Message(frame) { check(message) }
   }
 
   private static func check(_ packet: TCPPacket, _ frame: UnsafeRawBufferPointer) {
@@ -83,6 +84,14 @@ struct PacketViews {
     let read = frame.withUnsafeBytes { AddressResolution.Message($0) }
     precondition(read?.sender == message.sender && read?.target == message.sender)
     precondition(read?.senderMAC == message.senderMAC && read?.operation == message.operation)
+  }
+
+  private static func check(_ message: NeighborDiscovery.Message) {
+    precondition(message.target.family == .v6 && message.source.family == .v6)
+    guard let address = message.linkLayerAddress else { return }
+    let frame = NeighborDiscovery.announcement(of: message.target, at: address)
+    let read = frame.withUnsafeBytes { NeighborDiscovery.Message($0) }
+    precondition(read?.target == message.target && read?.linkLayerAddress == address)
   }
 
   private static func readAddress(_ bytes: UnsafeRawBufferPointer) {

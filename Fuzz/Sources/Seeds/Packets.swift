@@ -28,6 +28,8 @@ extension Seeds {
     frames.append(AddressResolution.probe(for: v4, from: mac))
     frames.append(AddressResolution.announcement(of: v4, at: mac))
     frames.append(AddressResolution.announcement(of: v4, at: mac, as: .reply))
+    frames.append(NeighborDiscovery.probe(for: v6, from: mac))
+    frames.append(NeighborDiscovery.announcement(of: v6, at: mac))
     let texts = [
       "5.5.5.5", "0.0.0.0", "255.255.255.255", "1.2.3", "01.2.3.4", "256.1.1.1", "::", "::1", "2001:db8::5",
       "1:2:3:4:5:6:7:8", "1::8", "::ffff:5.5.5.5", "fe80::1%eth0", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8",
@@ -43,7 +45,7 @@ extension Seeds {
     let start = Ethernet.headerByteCount + 40
     return [
       [(0, [0, 5, 2, 0, 0, 0, 0])], [(43, [0, 4, 0, 0, 0, 0, 0])], [(44, [0, 0, 0, 1, 2, 3, 4])],
-      [(44, [0, 0, 1, 1, 2, 3, 4])],
+      [(44, [0, 0, 1, 1, 2, 3, 4])], [(51, [4, 0, 0] + [UInt8](repeating: 9, count: 20))],
       [(0, [0, 5, 2, 0, 0, 0, 0]), (60, [1] + [UInt8](repeating: 0, count: 14))],
     ].map { (headers: [(kind: UInt8, rest: [UInt8])]) in
       var chain: [UInt8] = []

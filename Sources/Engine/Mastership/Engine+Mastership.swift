@@ -69,8 +69,12 @@ extension Engine {
   private func announce() {
     guard node.arbiter.phase == .primary else { return }
     for address in instance.addresses {
-      for operation in [AddressResolution.Operation.request, .reply] {
-        sendOnUplinks { AddressResolution.announcement(of: address, at: $0, as: operation) }
+      switch address.family {
+      case .v4:
+        for operation in [AddressResolution.Operation.request, .reply] {
+          sendOnUplinks { AddressResolution.announcement(of: address, at: $0, as: operation) }
+        }
+      case .v6: sendOnUplinks { NeighborDiscovery.announcement(of: address, at: $0) }
       }
     }
   }
@@ -97,18 +101,29 @@ extension Engine {
 
   // MARK: Uplinks
 
-  /// What is listened to on every uplink.
+  /// What is listened to on every uplink: answers about addresses of families that are replicated, and keepalives.
   var uplinkReceivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)] {
-    [
-      (.addressResolution, { [unowned self] in addressResolutionArrived($0) }),
-      (.keepalives, { [unowned self] in uplinkKeepaliveArrived($0) }),
+    var receivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)] = [
+      (.keepalives, { [unowned self] in uplinkKeepaliveArrived($0) })
     ]
+    if instance.addresses.contains(where: { $0.family == .v4 }) {
+      receivers.append((.addressResolution, { [unowned self] in addressResolutionArrived($0) }))
+    }
+    if instance.addresses.contains(where: { $0.family == .v6 }) {
+      receivers.append((.neighborDiscovery, { [unowned self] in neighborDiscoveryArrived($0) }))
+    }
+    return receivers
   }
 
   func probeAddresses() {
     counters.probesSent += 1
     for address in instance.addresses {
-      sendOnUplinks { AddressResolution.probe(for: address, from: $0) }
+      sendOnUplinks {
+        switch address.family {
+        case .v4: AddressResolution.probe(for: address, from: $0)
+        case .v6: NeighborDiscovery.probe(for: address, from: $0)
+        }
+      }
     }
   }
 
@@ -116,6 +131,18 @@ extension Engine {
     let message = buffer.withUnsafeReadableBytes { AddressResolution.Message($0) }
     guard let message, message.operation == .reply, !instance.owns(message.senderMAC),
       instance.has(message.sender)
+    else { return }
+    node.probeAnswered(now: Self.now())
+  }
+
+  /// The answer to a probe goes to all nodes, since the probe came from nobody. Its Ethernet source says who gave it;
+  /// the address it names may be another one's, for whom it speaks.
+  private func neighborDiscoveryArrived(_ buffer: ByteBuffer) {
+    let answer = buffer.withUnsafeReadableBytes { frame in
+      NeighborDiscovery.Message(frame).map { (message: $0, sender: Ethernet.source(frame)) }
+    }
+    guard let answer, answer.message.kind == .advertisement, !instance.owns(answer.sender),
+      instance.has(answer.message.target)
     else { return }
     node.probeAnswered(now: Self.now())
   }

@@ -19,6 +19,6 @@ final class TapHandler: ChannelInboundHandler {
   func channelReadComplete(context: ChannelHandlerContext) { engine.frameBatchEnded() }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    engine.fail(because: "the TAP device \(uplink.tap.name) cannot be read: \(error)")
+    engine.fail(because: "the TAP device of \(uplink.name) cannot be read: \(error)")
   }
 }

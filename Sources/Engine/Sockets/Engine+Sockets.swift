@@ -141,6 +141,13 @@ extension Engine {
         .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
       return nil
     }
+    guard !snapshot.remote.address.isLinkLocal else {
+      reply.refuse(
+        .unsuitableSocket,
+        "the peer's address \(snapshot.remote.address) is valid on one link only; connect it with a global one"
+      )
+      return nil
+    }
     let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
     guard !lastRecords.contains(where: { $0.flow == flow }) else {
       reply.refuse(

@@ -1,5 +1,6 @@
 import Descriptors
 import EngineConfiguration
+import Glibc
 import LinuxNetworking
 import Packet
 
@@ -18,7 +19,8 @@ final class RoutingInstance {
   let namespace: NetworkNamespaceCookie
   /// What an earlier run of the engine had steered.
   let formerFlows: Set<Flow>
-  private let rawSocket: RawIPSocket
+  /// For the families of `addresses`.
+  private let rawSockets: [IPAddress.Family: RawIPSocket]
 
   /// Prepares the namespace that the calling thread is in: TAP devices, packet filter, sockets. No flow is steered
   /// yet, and the fence is shut.
@@ -34,7 +36,9 @@ final class RoutingInstance {
       for (number, name) in names.enumerated() {
         uplinks.append(try Uplink(name, tapName: "jsr\(number)", mark: mark))
       }
-      rawSocket = try RawIPSocket(mark: mark)
+      var rawSockets: [IPAddress.Family: RawIPSocket] = [:]
+      for family in Set(addresses.map(\.family)) { rawSockets[family] = try RawIPSocket(family, mark: mark) }
+      self.rawSockets = rawSockets
       namespace = try NetworkNamespaceCookie.own()
     } catch {
       throw EngineError(error)
@@ -110,6 +114,6 @@ final class RoutingInstance {
   /// Sends a packet that the engine has built. The kernel finds the way and the hardware address. Returns 0, or
   /// `errno`.
   func send(_ packet: UnsafeRawBufferPointer, to destination: IPAddress) -> Int32 {
-    rawSocket.send(packet, to: destination)
+    rawSockets[destination.family]?.send(packet, to: destination) ?? EAFNOSUPPORT
   }
 }

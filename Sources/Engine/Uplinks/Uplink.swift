@@ -60,7 +60,9 @@ final class Uplink {
     _ receivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)],
     on eventLoop: any EventLoop
   ) {
-    inputs = receivers.map { UplinkInput($0.traffic, on: interface, eventLoop: eventLoop, receive: $0.receive) }
+    inputs = receivers.map {
+      UplinkInput($0.traffic, on: interface, eventLoop: eventLoop, receive: $0.receive)
+    }
     for input in inputs { input.start() }
   }
 

@@ -36,7 +36,10 @@ extension LabSuite {
         let watch = try await ConnectionWatch(in: lab)
 
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
-        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        // Each mode and each loss over both families.
+        let peer = try await StreamEnd(
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10,
+          family: (mode == .overlap) == (loss == .planned) ? .v4 : .v6)
         let server = try await listening.accept()
         try await peer.write(Self.fromPeer.bytes(from: 0, count: Self.settled))
         try await server.write(Self.fromServer.bytes(from: 0, count: Self.settled))
@@ -147,7 +150,8 @@ extension LabSuite {
         let levels = (try await pair.re0.levels(), try await pair.re1.levels())
         let watch = try await ConnectionWatch(in: lab)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
-        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        let peer = try await StreamEnd(
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: .v6)
         let server = try await listening.accept()
         let sent = Self.fromPeer.bytes(from: 0, count: Self.tooMuch)
         try await peer.write(sent)

@@ -17,9 +17,12 @@ extension LabSuite {
         namespaces = Node.allCases.map { "/run/netns/jsr-\(lab.id)-\($0.rawValue)" }
         for namespace in namespaces { #expect(FileManager.default.fileExists(atPath: namespace)) }
         for (node, expected) in [(Node.re0, "10.77.0.1"), (.re1, "10.77.0.2"), (.peer, "5.5.5.4")] {
-          let addresses = try await lab.run(["ip", "-4", "-brief", "address"], on: node)
+          let addresses = try await lab.run(["ip", "-brief", "address"], on: node)
           #expect(addresses.contains { $0.contains(expected + "/24") })
-          #expect(!addresses.contains { $0.contains("5.5.5.5/") })
+          #expect(node != .peer || addresses.contains { $0.contains(Family.v6.peer + "/64") })
+          for family in Family.allCases {
+            #expect(!addresses.contains { $0.contains(family.replicated + "/") })
+          }
         }
         sleeper = try lab.start("sleeper", on: .re0, ["sleep", "1000"])
         try await lab.run(["bash", "-c", "echo re0 >/run/jsr/name"], on: .re0)
@@ -30,6 +33,31 @@ extension LabSuite {
       }
       for namespace in namespaces { #expect(!FileManager.default.fileExists(atPath: namespace)) }
       #expect(try #require(sleeper).end == .killed(signal: SIGKILL))
+    }
+
+    /// Gives the replicated addresses to a node for good, with no engine there.
+    private static func giveAddresses(to node: Node, in lab: Lab) async throws {
+      for family in Family.allCases {
+        try await lab.run(["ip", "address", "add", family.prefix, "dev", "eth0"], on: node)
+      }
+    }
+
+    @Test("a watch on what a routing engine claims sees each way to do so", .timeLimit(.minutes(1)))
+    func watchSeesClaims() async throws {
+      try await Lab.run("watch-claims") { lab in
+        let watch = try await ClaimWatch(of: .re0, in: lab)
+        try await Self.giveAddresses(to: .re0, in: lab)
+        // The answers to the peer's questions for the hardware address, and what is sent behind them.
+        for family in Family.allCases {
+          try await lab.run(["ping", "-c", "1", "-W", "2", family.replicated], on: .peer)
+        }
+        let claims = try await watch.finish().map(\.description)
+        #expect(claims.contains { $0.hasPrefix("ARP, Reply 5.5.5.5 is-at") }, "\(claims)")
+        #expect(claims.contains { $0.contains("5.5.5.5 > 5.5.5.4: ICMP echo reply") }, "\(claims)")
+        #expect(claims.contains { $0.contains("neighbor advertisement, tgt is 2001:db8:5::5") }, "\(claims)")
+        #expect(
+          claims.contains { $0.contains("2001:db8:5::5 > 2001:db8:5::4: ICMP6, echo reply") }, "\(claims)")
+      }
     }
 
     @Test("a pulled cable takes the carrier away, and comes back", .timeLimit(.minutes(1)))
@@ -53,14 +81,19 @@ extension LabSuite {
     @Test("a watch on the peer's link sees a connection that is reset", .timeLimit(.minutes(1)))
     func watchSeesReset() async throws {
       try await Lab.run("watch-reset") { lab in
-        try await lab.run(["ip", "address", "add", "5.5.5.5/24", "dev", "eth0"], on: .re0)
+        try await Self.giveAddresses(to: .re0, in: lab)
         let watch = try await ConnectionWatch(in: lab)
-        let refused = try lab.start("refused", on: .peer, ["bash", "-c", "exec 3<>/dev/tcp/5.5.5.5/16000"])
-        #expect(try await refused.waitForEnd(within: .seconds(5)) == .exited(1))
-        try await eventually(within: .seconds(5), "the watch sees a reset") { !watch.events.resets.isEmpty }
+        for (count, family) in zip(1..., Family.allCases) {
+          let refused = try lab.start(
+            "refused-\(family)", on: .peer, ["bash", "-c", "exec 3<>/dev/tcp/\(family.replicated)/16000"])
+          #expect(try await refused.waitForEnd(within: .seconds(5)) == .exited(1))
+          try await eventually(within: .seconds(5), "the watch sees a reset") {
+            watch.events.resets.count == count
+          }
+        }
         let events = try await watch.finish()
-        #expect(events.connectionCount == 1)
-        #expect(events.resets.count == 1)
+        #expect(events.connectionCount == 2)
+        #expect(events.resets.count == 2)
         #expect(events.unaskedFins.isEmpty)
       }
     }
@@ -68,7 +101,7 @@ extension LabSuite {
     @Test("without replication the peer notices that a server is killed", .timeLimit(.minutes(1)))
     func plainServerKilled() async throws {
       try await Lab.run("plain-killed") { lab in
-        try await lab.run(["ip", "address", "add", "5.5.5.5/24", "dev", "eth0"], on: .re0)
+        try await Self.giveAddresses(to: .re0, in: lab)
         let server = try lab.start(
           "jsrutil", on: .re0, [Binaries.path(of: "jsrutil"), "--plain", "--node", "0", "--quiet"])
         try await eventually(within: .seconds(5), "the server listens") {
@@ -89,7 +122,10 @@ extension LabSuite {
         try await eventually(within: .seconds(5), "three connections stand") {
           let sockets = try await KernelSocket.all(on: .re0, in: lab).filter { $0.state == "ESTAB" }
           return sockets.count == 3
-            && sockets.allSatisfy { $0.options == ["ts", "sack", "wscale"] && $0.values["mss"] == "1448" }
+            && sockets.allSatisfy {
+              $0.options == ["ts", "sack", "wscale"]
+                && $0.values["mss"] == "\(Family(ofEnd: $0.local).segmentSize)"
+            }
         }
         try await server.killAndWait()
         let (bad, badEnd) = try await badly.finish(within: .seconds(10))

@@ -59,7 +59,8 @@ extension LabSuite {
 
         // A socket with bytes to read and room to write: ready for everything.
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 256 << 10)
-        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        let peer = try await StreamEnd(
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: holder == .re0 ? .v6 : .v4)
         let server = try await listening.accept()
         try await peer.write(Self.fromPeer.bytes(from: 0, count: 100))
         try await eventually(within: .seconds(5), "the peer's bytes are there") { server.unread == 100 }

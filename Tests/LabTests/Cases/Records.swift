@@ -202,7 +202,8 @@ extension LabSuite {
         let pair = try await EnginePair(withoutServersIn: lab)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
         let peer = RecordPeer(
-          try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10), expecting: records)
+          try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: .v6),
+          expecting: records)
         peer.pause(true)
         async let reading: Void = peer.run()
         defer { peer.stop() }

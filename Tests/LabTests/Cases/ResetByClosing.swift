@@ -11,9 +11,9 @@ extension LabSuite {
 
     @Test(
       "3.11 a reset after the application's close leaves nothing", .timeLimit(.minutes(1)),
-      arguments: Who.allCases)
-    func nothingLeft(_ who: Who) async throws {
-      try await Lab.run("3.11-reset-\(who)") { lab in
+      arguments: Who.allCases, Family.allCases)
+    func nothingLeft(_ who: Who, _ family: Family) async throws {
+      try await Lab.run("3.11-reset-\(who)-\(family)") { lab in
         let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
@@ -22,7 +22,9 @@ extension LabSuite {
 
         // The listening socket stays: what is looked up without a connection must not find it.
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
-        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10).release()
+        let peer = try await StreamEnd(
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: family
+        ).release()
         let server = try await listening.accept()
         let name = try await primary.allocate()
         let snoop = try await secondary.attach(primary: name)

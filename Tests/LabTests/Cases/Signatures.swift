@@ -17,7 +17,8 @@ extension LabSuite {
         let pair = try await EnginePair(in: lab, servers: ["--quiet", "--md5", Self.key])
         // Every stack concerned puts the signature first: two bytes that align, kind and length.
         let unsigned = try await Capture(
-          "unsigned", in: lab, port: .peer, filter: "tcp port 16000 and tcp[20:4] != 0x01011312")
+          "unsigned", in: lab, port: .peer,
+          filter: "tcp port 16000 and (tcp[20:4] != 0x01011312 or (ip6 and ip6[60:4] != 0x01011312))")
         let traffic = try await WatchedTraffic(
           pair, ["-m", "0", "-l", "20000", "-w", "1", "--quiet", "--md5", Self.key])
         try await traffic.waitUntilFlowing(100_000)
@@ -43,16 +44,16 @@ extension LabSuite {
 
     @Test(
       "take nothing in that the peer has not signed, and are merged with their key only",
-      .timeLimit(.minutes(1)))
-    func forgery() async throws {
-      try await Lab.run("signed-forgery") { lab in
+      .timeLimit(.minutes(1)), arguments: Family.allCases)
+    func forgery(_ family: Family) async throws {
+      try await Lab.run("signed-forgery-\(family)") { lab in
         let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let key = Array(Self.key.utf8)
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10, signingKey: key)
         let peer = try await StreamEnd(
-          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, signingKey: key)
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: family, signingKey: key)
         let accepted = try await listening.accept().release()
         let name = try await primary.allocate()
         let (handle, rcvNumber, _) = try await secondary.attach(primary: name).release()
@@ -102,13 +103,15 @@ extension LabSuite {
 
     /// Sends the next bytes of the peer with a signature of another key, and without one.
     private static func forge(_ connection: ConnectionReport, in lab: Lab) async throws {
+      let family = Family(ofEnd: connection.local)
       guard let port = connection.foreign.split(separator: ":").last.flatMap({ UInt16($0) }),
-        let peer = IPAddress("5.5.5.4"), let local = IPAddress("5.5.5.5")
+        let peer = IPAddress(family.peer), let local = IPAddress(family.replicated)
       else { throw LabFailure("strange connection: \(connection)") }
       try await lab.inside(.peer) {
         let socket = try OwnedDescriptor(
           returnedBy: "socket",
-          Glibc.socket(AF_INET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_RAW)))
+          Glibc.socket(
+            family.number, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_RAW)))
         for key in [Array("another".utf8), nil] {
           let builder = TCPFrameBuilder(
             sourceMAC: .zero, destinationMAC: .zero, source: Endpoint(peer, port),
@@ -118,14 +121,9 @@ extension LabSuite {
               sequence: SequenceNumber(connection.rcvNxt), acknowledgment: SequenceNumber(connection.sndNxt),
               flags: [.ack, .psh], window: 500, timestamps: nil, payload: $0)
           }
-          var address = sockaddr_in()
-          address.sin_family = sa_family_t(AF_INET)
-          address.sin_addr.s_addr = inet_addr("5.5.5.5")
-          let count = frame.dropFirst(Ethernet.headerByteCount).withUnsafeBytes { packet in
-            withUnsafeBytes(of: &address) {
-              sendto(
-                socket.rawValue, packet.baseAddress, packet.count, 0,
-                $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+          let count = try frame.dropFirst(Ethernet.headerByteCount).withUnsafeBytes { packet in
+            try family.withAddress(family.replicated, 0) { address, length in
+              sendto(socket.rawValue, packet.baseAddress, packet.count, 0, address, length)
             }
           }
           guard count > 0 else { throw SystemError("sendto") }

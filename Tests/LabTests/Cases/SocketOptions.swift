@@ -18,6 +18,27 @@ extension LabSuite {
 
     private static let tcp = Int32(IPPROTO_TCP)
     private static let ip = Int32(IPPROTO_IP)
+    private static let ip6 = Int32(IPPROTO_IPV6)
+
+    /// What is called otherwise for each version of IP.
+    private static func settings(_ family: Family) -> [Setting] {
+      switch family {
+      case .v4:
+        [
+          Setting(title: "IP_TTL", level: ip, name: IP_TTL, value: 200),
+          Setting(title: "IP_MINTTL", level: ip, name: IP_MINTTL, value: 32),
+          Setting(title: "IP_TOS", level: ip, name: IP_TOS, value: 0xc0),
+          Setting(title: "IP_MTU_DISCOVER", level: ip, name: IP_MTU_DISCOVER, value: IP_PMTUDISC_DO),
+        ] + settings
+      case .v6:
+        [
+          Setting(title: "IPV6_UNICAST_HOPS", level: ip6, name: IPV6_UNICAST_HOPS, value: 200),
+          Setting(title: "IPV6_MINHOPCOUNT", level: ip6, name: JSR_IPV6_MINHOPCOUNT, value: 32),
+          Setting(title: "IPV6_TCLASS", level: ip6, name: IPV6_TCLASS, value: 0xc0),
+          Setting(title: "IPV6_MTU_DISCOVER", level: ip6, name: IPV6_MTU_DISCOVER, value: IPV6_PMTUDISC_DO),
+        ] + settings
+      }
+    }
 
     /// None of the values is the default.
     private static let settings = [
@@ -29,10 +50,6 @@ extension LabSuite {
       Setting(title: "TCP_USER_TIMEOUT", level: tcp, name: TCP_USER_TIMEOUT, value: 12_345),
       Setting(title: "TCP_NOTSENT_LOWAT", level: tcp, name: TCP_NOTSENT_LOWAT, value: 16_384),
       Setting(title: "TCP_LINGER2", level: tcp, name: TCP_LINGER2, value: 17),
-      Setting(title: "IP_TTL", level: ip, name: IP_TTL, value: 200),
-      Setting(title: "IP_MINTTL", level: ip, name: IP_MINTTL, value: 32),
-      Setting(title: "IP_TOS", level: ip, name: IP_TOS, value: 0xc0),
-      Setting(title: "IP_MTU_DISCOVER", level: ip, name: IP_MTU_DISCOVER, value: IP_PMTUDISC_DO),
       Setting(title: "SO_PRIORITY", level: SOL_SOCKET, name: SO_PRIORITY, value: 5),
       Setting(title: "SO_MARK", level: SOL_SOCKET, name: SO_MARK, value: 0x77),
       Setting(title: "SO_OOBINLINE", level: SOL_SOCKET, name: SO_OOBINLINE, value: 1),
@@ -56,16 +73,19 @@ extension LabSuite {
       return String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
     }
 
-    @Test("are on the new primary what they were on the old one", .timeLimit(.minutes(1)))
-    func survive() async throws {
-      try await Lab.run("socket-options") { lab in
+    @Test(
+      "are on the new primary what they were on the old one", .timeLimit(.minutes(1)),
+      arguments: Family.allCases)
+    func survive(_ family: Family) async throws {
+      try await Lab.run("socket-options-\(family)") { lab in
         let pair = try await EnginePair(withoutServersIn: lab)
         let primary = try await Session.connect(to: lab.controlSocket(of: .re0), application: "primary")
         let secondary = try await Session.connect(to: lab.controlSocket(of: .re1), application: "secondary")
         let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
-        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        let peer = try await StreamEnd(
+          connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10, family: family)
         let server = try await listening.accept().release()
-        for setting in Self.settings where setting.name != JSR_SO_BUF_LOCK {
+        for setting in Self.settings(family) where setting.name != JSR_SO_BUF_LOCK {
           var value = setting.value
           let result = setsockopt(server.descriptor, setting.level, setting.name, &value, 4)
           #expect(result == 0, "\(setting.title)")
@@ -86,7 +106,7 @@ extension LabSuite {
         let merged = try await secondary.merge(handle)
         _ = consume old
 
-        for setting in Self.settings {
+        for setting in Self.settings(family) {
           #expect(
             Self.get(setting, of: merged.descriptor) == setting.read ?? setting.value, "\(setting.title)")
         }

@@ -88,7 +88,7 @@ extension LabSuite {
         let levels = (try await pair.re0.levels(), try await pair.re1.levels())
         let descriptors = try descriptors(of: pair)
         let resets = try await Capture(
-          "capture-resets", in: lab, port: .peer, filter: "host 5.5.5.5 and tcp[tcpflags] & tcp-rst != 0")
+          "capture-resets", in: lab, port: .peer, filter: Family.captureFilter(flags: Family.rst))
         let rounds = (Scale.stressConnections + Self.atATime - 1) / Self.atATime
         let count = rounds * Self.atATime
         let peer = try PeerTraffic(

@@ -29,7 +29,8 @@ extension LabSuite {
     @Test("3.6 master released, then switched back", .timeLimit(.minutes(1)))
     func releaseAndSwitch() async throws {
       try await Lab.run("3.6-release-switch") { lab in
-        let pair = try await EnginePair(in: lab)
+        // One socket takes both families: connections of IPv4 are those of IPv6 sockets, with mapped addresses.
+        let pair = try await EnginePair(in: lab, servers: ["--quiet", "--listen", "::"])
         let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
         try await pair.re0.requestMaster("release")
         try await pair.waitUntilInStep(primary: pair.re1)
@@ -39,17 +40,21 @@ extension LabSuite {
         try await pair.waitUntilInStep(primary: pair.re0)
         try await pair.waitUntilReplicated(5, primary: pair.re0)
         try await traffic.waitUntilFlowing()
+        let mapped = try await pair.re0.kernelSockets().count { $0.local.hasPrefix("[::ffff:5.5.5.5]:") }
+        #expect(mapped == 3)
         let summary = try await traffic.stop(living: [pair.re0, pair.re1])
         #expect(summary.echoedByRe0 > 0)
         #expect(summary.echoedByRe1 > 0)
       }
     }
 
-    @Test("three switchovers to and fro on one connection", .timeLimit(.minutes(2)))
-    func toAndFro() async throws {
-      try await Lab.run("to-and-fro") { lab in
+    @Test(
+      "three switchovers to and fro on one connection", .timeLimit(.minutes(2)), arguments: Family.allCases)
+    func toAndFro(_ family: Family) async throws {
+      try await Lab.run("to-and-fro-\(family)") { lab in
         let pair = try await EnginePair(in: lab)
-        let traffic = try await WatchedTraffic(pair, connections: 1, ["-m", "0", "-w", "2", "--quiet"])
+        let traffic = try await WatchedTraffic(
+          pair, connections: 1, families: [family], ["-m", "0", "-w", "2", "--quiet"])
         for next in [pair.re1, pair.re0, pair.re1] {
           try await next.requestMaster("acquire")
           try await pair.waitUntilInStep(primary: next)

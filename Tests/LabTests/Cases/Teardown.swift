@@ -32,7 +32,10 @@ extension LabSuite {
       try await Lab.run("3.11-\(ending)-\(mode)") { lab in
         var configuration = EngineConfiguration()
         configuration.mode = mode
-        let application = try await OwnApplication(in: lab, configuration: configuration)
+        // Every ending over both families, and in both modes over each.
+        let isEven = (Ending.allCases.firstIndex(of: ending)! % 2 == 0) == (mode == .overlap)
+        let application = try await OwnApplication(
+          in: lab, configuration: configuration, families: [isEven ? .v4 : .v6])
         let session = application.primary
         let re0 = EventLog("the application on re0", of: session)
         let re1 = EventLog("the application on re1", of: application.secondary)
@@ -221,7 +224,8 @@ extension LabSuite {
         var configuration = EngineConfiguration()
         configuration.debug = true
         configuration.onApplicationFailure = policy
-        let application = try await OwnApplication(in: lab, configuration: configuration)
+        let application = try await OwnApplication(
+          in: lab, configuration: configuration, families: [policy == .switchover ? .v6 : .v4])
         let pair = application.pair
         let (fromPeer, fromServer) = (BytePattern(seed: 1), BytePattern(seed: 2))
         let peer = try await application.connectPeer()
@@ -286,7 +290,7 @@ extension LabSuite {
       .timeLimit(.minutes(1)))
     func nobodyTakesOver() async throws {
       try await Lab.run("3.11-nobody") { lab in
-        let application = try await OwnApplication(in: lab)
+        let application = try await OwnApplication(in: lab, families: [.v6])
         let pair = application.pair
         let watch = try await ConnectionWatch(in: lab)
         let connection = try await application.connect()

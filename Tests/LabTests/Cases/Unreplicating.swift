@@ -69,6 +69,14 @@ extension LabSuite {
     enum Cause: String, CaseIterable, Sendable {
       case application, secondaryApplication, operatorOfPrimary, operatorOfSecondary, timeout, link
 
+      /// What the connection is of: each kind of cause is seen over both.
+      var family: Family {
+        switch self {
+        case .application, .operatorOfPrimary, .timeout: .v4
+        case .secondaryApplication, .operatorOfSecondary, .link: .v6
+        }
+      }
+
       /// As both applications are told.
       var reason: String {
         switch self {
@@ -87,7 +95,8 @@ extension LabSuite {
       try await Lab.run("3.10-\(cause)") { lab in
         var configuration = EngineConfiguration()
         configuration.debug = true
-        let application = try await OwnApplication(in: lab, configuration: configuration)
+        let application = try await OwnApplication(
+          in: lab, configuration: configuration, families: [cause.family])
         let pair = application.pair
         let re0 = EventLog("the application on re0", of: application.primary)
         let re1 = EventLog("the application on re1", of: application.secondary)

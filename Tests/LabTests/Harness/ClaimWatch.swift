@@ -1,5 +1,5 @@
-/// Every frame in which one routing engine speaks for the replicated address, or claims it by ARP, as it
-/// arrives at the switch: the proof that an engine was silent.
+/// Every frame in which one routing engine speaks for the replicated address of either family, or claims it by ARP or
+/// by neighbour discovery, as it arrives at the switch: the proof that an engine was silent.
 struct ClaimWatch: Sendable {
   private let capture: Capture
   private let node: Node
@@ -11,8 +11,14 @@ struct ClaimWatch: Sendable {
     // The last part is the sign of life that ``finish()`` asks for.
     capture = try await Capture(
       "capture-\(node)", in: lab, port: node, fromNodeOnly: true,
-      filter: "src host 5.5.5.5 or (arp and arp[14:4] = 0x05050505) or (icmp6 and ip6[40] = 128)")
+      filter: "src host \(Family.v4.replicated) or ip6 src host \(Family.v6.replicated)"
+        + " or (arp and arp[14:4] = 0x05050505) or (\(Self.advertisement)) or (icmp6 and ip6[40] = 128)")
   }
+
+  /// A neighbour advertisement whose target is 2001:db8:5::5, whoever it comes from.
+  private static let advertisement =
+    "icmp6 and ip6[40] = 136 and ip6[48:4] = 0x20010db8 and ip6[52:4] = 0x00050000 and ip6[56:4] = 0"
+    + " and ip6[60:4] = 5"
 
   /// Ends the watch.
   /// - Throws: ``LabFailure`` if a last frame, sent on purpose, was not seen: silence could not be claimed.

@@ -4,13 +4,13 @@ struct ConnectionWatch: Sendable {
   /// A SYN, FIN or RST.
   struct Event: Sendable, CustomStringConvertible {
     let time: Double
-    /// `5.5.5.4.40000`, as tcpdump prints it.
+    /// `5.5.5.4.40000` or `2001:db8:5::4.40000`, as tcpdump prints it.
     let source: String
     let destination: String
     let flags: String
     let description: String
 
-    var isFromPeer: Bool { source.hasPrefix("5.5.5.4.") }
+    var isFromPeer: Bool { Family.allCases.contains { source.hasPrefix($0.peer + ".") } }
     /// The peer's end of the connection.
     var peer: String { isFromPeer ? source : destination }
     var isReset: Bool { flags.contains("R") }
@@ -23,7 +23,7 @@ struct ConnectionWatch: Sendable {
   init(in lab: Lab) async throws {
     capture = try await Capture(
       "capture-peer", in: lab, port: .peer,
-      filter: "host 5.5.5.5 and tcp and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0")
+      filter: Family.captureFilter(flags: Family.syn | Family.fin | Family.rst))
   }
 
   /// What was seen so far.
@@ -34,10 +34,12 @@ struct ConnectionWatch: Sendable {
   func finish() async throws -> [Event] { Self.events(of: try await capture.finish()) }
 
   private static func events(of packets: [Capture.Packet]) -> [Event] {
-    // IP 5.5.5.4.40000 > 5.5.5.5.16000: Flags [S], seq 1, …
+    // IP 5.5.5.4.40000 > 5.5.5.5.16000: Flags [S], seq 1, …, or IP6.
     packets.compactMap { packet in
       let words = packet.description.split(separator: " ", maxSplits: 6)
-      guard words.count >= 6, words[0] == "IP", words[2] == ">", words[4] == "Flags" else { return nil }
+      guard words.count >= 6, ["IP", "IP6"].contains(words[0]), words[2] == ">", words[4] == "Flags" else {
+        return nil
+      }
       return Event(
         time: packet.time, source: String(words[1]), destination: String(words[3].dropLast()),
         flags: String(words[5]), description: packet.description)

@@ -42,7 +42,7 @@ struct EngineConfiguration: Sendable {
         connect: \(isFirst ? "10.77.0.2:7000" : relayPort.map { "10.77.0.2:\($0)" } ?? "10.77.0.1:7000")
         \(insecure ? "insecure: true" : tls)
         \(linkVersions.map { "min-version: \($0.lowerBound)\n  max-version: \($0.upperBound)" } ?? "")
-      addresses: [ 5.5.5.5/24 ]
+      addresses: [ \(Family.allCases.map { "\"\($0.prefix)\"" }.joined(separator: ", ")) ]
       uplinks: [ eth0 ]
       debug: \(debug)
       mastership:

@@ -20,7 +20,7 @@ struct KernelSocket: Sendable, CustomStringConvertible {
   }
 
   /// - Parameters:
-  ///   - line: `ESTAB 0 0 5.5.5.5:16000 5.5.5.4:40000`
+  ///   - line: `ESTAB 0 0 5.5.5.5:16000 5.5.5.4:40000`, with brackets around addresses of IPv6
   ///   - details: The line behind it.
   init?(_ line: String, details: String) {
     let words = line.split(separator: " ").map(String.init)

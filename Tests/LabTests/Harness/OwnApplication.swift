@@ -1,4 +1,5 @@
 import JSR
+import Synchronization
 import Testing
 
 /// The test itself as the application of both routing engines: it holds every end of a replicated connection.
@@ -20,10 +21,18 @@ final class OwnApplication: Sendable {
   let primary: Session
   let secondary: Session
   private let listening: ListeningSocket
+  private let families: [Family]
+  private let connectionCount = Atomic<Int>(0)
   private let levels: [Node: [String: Int]]
 
   /// Starts both engines, without echo servers; re0 is the primary when this returns, and re1 is in step.
-  init(in lab: Lab, configuration: EngineConfiguration = EngineConfiguration()) async throws {
+  ///
+  /// - Parameter families: What the connections take turns in.
+  init(
+    in lab: Lab, configuration: EngineConfiguration = EngineConfiguration(),
+    families: [Family] = Family.allCases
+  ) async throws {
+    self.families = families
     pair = EnginePair(unstarted: lab, configuration: configuration)
     try await pair.re0.startEngine()
     try await pair.re1.startEngine()
@@ -36,7 +45,9 @@ final class OwnApplication: Sendable {
 
   /// A new connection of the peer, to be accepted.
   func connectPeer() async throws -> StreamEnd {
-    try await StreamEnd(connectedFrom: .peer, in: pair.lab, receiveBuffer: 256 << 10)
+    let number = connectionCount.add(1, ordering: .relaxed).oldValue
+    return try await StreamEnd(
+      connectedFrom: .peer, in: pair.lab, receiveBuffer: 256 << 10, family: families[number % families.count])
   }
 
   func accept() async throws -> StreamEnd { try await listening.accept() }

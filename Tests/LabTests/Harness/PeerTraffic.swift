@@ -25,11 +25,14 @@ struct PeerTraffic: Sendable {
 
   let program: Program
 
-  /// Starts jsrpeer towards the replicated address.
-  init(_ name: String = "jsrpeer", in lab: Lab, _ options: [String]) throws {
+  /// Starts jsrpeer towards the replicated address, whose connections take turns in `families`: the first one is of
+  /// the first family, the second one of the second, the third one of the first again.
+  init(
+    _ name: String = "jsrpeer", in lab: Lab, families: [Family] = Family.allCases, _ options: [String]
+  ) throws {
     program = try lab.start(
       name, on: .peer,
-      [Binaries.path(of: "jsrpeer")] + options + ["-p", "16000", "-v", "--json", "5.5.5.5"])
+      [Binaries.path(of: "jsrpeer")] + options + ["-p", "16000", "-v", "--json"] + families.map(\.replicated))
   }
 
   /// Its lines about echoes that came back.

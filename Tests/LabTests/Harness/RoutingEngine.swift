@@ -115,7 +115,8 @@ final class RoutingEngine: Sendable {
   /// Waits until this engine is primary and its application has taken over `merged` connections.
   func waitUntilPrimary(merged: Int, within time: Duration = .seconds(10)) async throws {
     try await eventually(within: time, "\(node) is primary with \(merged) live sockets") {
-      let live = try await kernelSockets().filter { $0.state == "ESTAB" && $0.local.hasPrefix("5.5.5.5:") }
+      let ends = Family.allCases.map(\.localEnd)
+      let live = try await kernelSockets().filter { $0.state == "ESTAB" && ends.contains($0.local) }
       return try await status().role == "primary" && live.count == merged
     }
   }

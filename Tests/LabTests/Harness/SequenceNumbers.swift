@@ -11,7 +11,11 @@ struct SequenceNumbers: Sendable {
 extension [Capture.Packet] {
   /// Reads what `tcpdump -S` printed of one connection, whose ends are given as `address:port`.
   func lastNumbers(between local: String, and foreign: String) throws -> SequenceNumbers {
-    func dotted(_ end: String) -> String { end.replacing(":", with: ".") }
+    // `5.5.5.5:16000` is 5.5.5.5.16000 there, and `[2001:db8:5::5]:16000` 2001:db8:5::5.16000.
+    func dotted(_ end: String) -> String {
+      guard let colon = end.lastIndex(of: ":") else { return end }
+      return end[..<colon].filter { !"[]".contains($0) } + "." + end[end.index(after: colon)...]
+    }
     func number(after name: String, in text: String) -> UInt32? {
       // `seq 1000:1112, ack 2000,` or `seq 1000, ack 2000,`: the number behind the last colon is the end.
       guard let range = text.firstRange(of: " \(name) ") else { return nil }

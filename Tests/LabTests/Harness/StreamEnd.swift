@@ -19,16 +19,17 @@ struct StreamEnd: ~Copyable, Sendable {
   /// Connects to the replicated address, on a thread of `node`.
   ///
   /// - Parameters:
+  ///   - family: Which of the replicated addresses.
   ///   - receiveBuffer: Bytes, as for SO_RCVBUF.
   ///   - signingKey: What the connection is signed with (RFC 2385).
   init(
     connectedFrom node: Node, in lab: Lab, receiveBuffer: Int32, port: UInt16 = ListeningSocket.port,
-    signingKey: [UInt8]? = nil
+    family: Family = .v4, signingKey: [UInt8]? = nil
   ) async throws {
     let number = try await lab.inside(node) {
       let socket = try OwnedDescriptor(
         returnedBy: "socket",
-        Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
+        Glibc.socket(family.number, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
       // The window that is offered in the SYN follows from the buffer.
       var size = receiveBuffer
       guard
@@ -41,23 +42,14 @@ struct StreamEnd: ~Copyable, Sendable {
         setsockopt(
           socket.rawValue, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout.size(ofValue: limit))) == 0
       else { throw SystemError("setsockopt(SO_SNDTIMEO)") }
-      var address = sockaddr_in()
-      address.sin_family = sa_family_t(AF_INET)
-      address.sin_port = port.bigEndian
-      address.sin_addr.s_addr = inet_addr("5.5.5.5")
-      if let signingKey {
-        let result = withUnsafeBytes(of: &address) {
-          jsr_set_signing_key(
-            socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count), -1,
-            signingKey, signingKey.count)
+      try family.withAddress(family.replicated, port) { address, length in
+        if let signingKey {
+          let result = jsr_set_signing_key(
+            socket.rawValue, address, length, -1, signingKey, signingKey.count)
+          guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
         }
-        guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)") }
+        guard connect(socket.rawValue, address, length) == 0 else { throw SystemError("connect") }
       }
-      let result = withUnsafeBytes(of: &address) {
-        connect(
-          socket.rawValue, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
-      }
-      guard result == 0 else { throw SystemError("connect") }
       return socket.release()
     }
     try self.init(Socket(owning: number))
@@ -65,6 +57,13 @@ struct StreamEnd: ~Copyable, Sendable {
 
   /// Gives up the descriptor, to be replicated or closed.
   consuming func release() -> Socket { socket }
+
+  /// Sets an option of the socket.
+  func set(_ level: Int32, _ name: Int32, _ value: [UInt8]) throws(SystemError) {
+    guard setsockopt(socket.descriptor, level, name, value, socklen_t(value.count)) == 0 else {
+      throw SystemError("setsockopt", on: "option \(name)")
+    }
+  }
 
   /// Ends the outgoing direction and goes on reading.
   func endWriting() throws(SystemError) {

@@ -12,16 +12,18 @@ struct WatchedTraffic: Sendable {
   /// Starts the traffic and returns when every connection is replicated from re0 to re1.
   ///
   /// - Parameters:
+  ///   - families: What the connections take turns in.
   ///   - options: Of jsrpeer; `-n`, `-p` and the like are added.
   ///   - time: How long replication of all connections may take to begin.
   init(
-    _ pair: EnginePair, connections: Int = 5, _ options: [String], within time: Duration = .seconds(15)
+    _ pair: EnginePair, connections: Int = 5, families: [Family] = Family.allCases, _ options: [String],
+    within time: Duration = .seconds(15)
   ) async throws {
     self.pair = pair
     connectionCount = connections
     levels = [.re0: try await pair.re0.levels(), .re1: try await pair.re1.levels()]
     watch = try await ConnectionWatch(in: pair.lab)
-    peer = try PeerTraffic(in: pair.lab, ["-n", "\(connections)"] + options)
+    peer = try PeerTraffic(in: pair.lab, families: families, ["-n", "\(connections)"] + options)
     try await pair.waitUntilReplicated(connections, primary: pair.re0, within: time)
   }
 

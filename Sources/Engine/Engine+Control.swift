@@ -185,7 +185,7 @@ extension ReplyPort {
       case .handle(.tableFull), .handle(.exhausted): .limit
       case .handle: .unknownHandle
       case .wrongPhase, .flowInUse, .plainBytes, .recordMode, .noRecordMode, .recordsToBeWritten,
-        .outputEnded, .requestPending:
+        .outputEnded, .requestPending, .noRecordsInDatagrams:
         .wrongState
       case .serviceTaken: .serviceTaken
       case .tooManyServices: .limit
@@ -194,6 +194,7 @@ extension ReplyPort {
       case .notPrimary: .notPrimary
       case .notSecondary: .notSecondary
       case .noSecondary: .noSecondary
+      case .engineTooOld: .version
       case .sameSide: .unknownHandle
       }
     refuse(code, "\(error)")

@@ -334,13 +334,15 @@ public final class Engine: @unchecked Sendable {
     case .replay(let reference): replay(reference)
     case .discard(let reference): _ = store.take(reference)
     case .acknowledge(let acknowledgment): send(acknowledgment)
-    case .injectLate(let range):
+    case .injectLate(let range, _):
       guard case .link(let bytes) = context else { preconditionFailure("late frames come from the link") }
       inject(UnsafeRawBufferPointer(rebasing: bytes[range]))
 
     case .appendSegment(let record):
       guard case .packet(let buffer) = context else { preconditionFailure("a segment comes from a packet") }
       link.append(record, of: buffer, origin: VirtioNetHeader.byteCount)
+    // There are none: pairs are attached for TCP, so that a handshake of a UDP socket is rejected.
+    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
     case .appendLateFrame(let header):
       guard case .packet(let buffer) = context else { preconditionFailure("a frame comes from a packet") }
       link.append(header, body: buffer)

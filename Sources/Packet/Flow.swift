@@ -27,18 +27,52 @@ public enum TransportProtocol: UInt8, Sendable, Hashable, CustomStringConvertibl
   }
 }
 
-/// What tells one conversation from another, seen from the routing engine: its own end and the peer's.
+/// One of several routing instances (a VRF, a network namespace) that one engine serves: each has addresses of its
+/// own, which may be the same as another's.
+public struct RoutingInstanceID: Hashable, Sendable, CustomStringConvertible {
+  public var rawValue: UInt64
+
+  /// The one that is there without being configured.
+  public static let main = RoutingInstanceID(rawValue: 0)
+
+  @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+  /// Hexadecimal with prefix.
+  public var description: String { "0x" + String(rawValue, radix: 16) }
+}
+
+/// What tells one conversation from another, seen from the routing engine: its own end and the peer's, in a routing
+/// instance.
+///
+/// An unconnected UDP socket talks with any peer: its flow has no remote end, which is written as the unspecified
+/// address and port 0.
 public struct Flow: Hashable, Sendable, CustomStringConvertible {
   public var transport: TransportProtocol
   public var local: Endpoint
   public var remote: Endpoint
+  public var instance: RoutingInstanceID
 
-  @inlinable public init(_ transport: TransportProtocol, local: Endpoint, remote: Endpoint) {
+  @inlinable public init(
+    _ transport: TransportProtocol, local: Endpoint, remote: Endpoint, instance: RoutingInstanceID = .main
+  ) {
     self.transport = transport
     self.local = local
     self.remote = remote
+    self.instance = instance
   }
 
-  /// `tcp 5.5.5.5:16000 - 5.5.5.4:40000`
-  public var description: String { "\(transport) \(local) - \(remote)" }
+  /// The flow of a UDP socket that is bound to `local` and not connected.
+  @inlinable public init(unconnected local: Endpoint, instance: RoutingInstanceID = .main) {
+    self.init(
+      .udp, local: local, remote: Endpoint(.unspecified(local.address.family), 0), instance: instance)
+  }
+
+  /// Whether any peer may be at the other end.
+  @inlinable public var isUnconnected: Bool { transport == .udp && remote.port == 0 }
+
+  /// `tcp 5.5.5.5:16000 - 5.5.5.4:40000`, and the routing instance if it is not the main one:
+  /// `tcp 5.5.5.5:16000 - 5.5.5.4:40000 instance 0x2`.
+  public var description: String {
+    "\(transport) \(local) - \(remote)" + (instance == .main ? "" : " instance \(instance)")
+  }
 }

@@ -22,6 +22,11 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
     self.low = low
   }
 
+  /// The address that stands for none, or for any: 0.0.0.0 or ::.
+  @inlinable public static func unspecified(_ family: Family) -> Self {
+    family == .v4 ? Self(v4: 0) : Self(v6High: 0, low: 0)
+  }
+
   /// Reads the 4 or 16 bytes of an address of `family` at `offset`, in network byte order.
   @inlinable public init(_ family: Family, _ bytes: UnsafeRawBufferPointer, at offset: Int) {
     switch family {

@@ -37,9 +37,7 @@ public struct TCPFrameBuilder: Sendable {
     sequence: SequenceNumber, acknowledgment: SequenceNumber, flags: TCPFlags, window: UInt16,
     timestamps: TCPTimestamps?, payload: UnsafeRawBufferPointer
   ) -> [UInt8] {
-    let ipStart = Ethernet.headerByteCount
-    let ipByteCount = source.address.family == .v4 ? 20 : 40
-    let tcpStart = ipStart + ipByteCount
+    let tcpStart = FrameHeaders.byteCount(source.address.family)
     let signatureByteCount = signingKey == nil ? 0 : TCPSignature.optionByteCount
     let tcpByteCount =
       TCPSegment.minimumHeaderByteCount + signatureByteCount + (timestamps == nil ? 0 : 12)
@@ -48,31 +46,11 @@ public struct TCPFrameBuilder: Sendable {
     return [UInt8](unsafeUninitializedCapacity: total) { buffer, count in
       let bytes = UnsafeMutableRawBufferPointer(buffer)
       bytes.initializeMemory(as: UInt8.self, repeating: 0)
-      let isV4 = source.address.family == .v4
-      Ethernet.store(
-        destination: destinationMAC, source: sourceMAC,
-        type: isV4 ? Ethernet.typeIPv4 : Ethernet.typeIPv6, in: bytes)
-
-      if isV4 {
-        bytes[ipStart] = 0x45
-        bytes[ipStart + 1] = typeOfService
-        bytes.storeBigEndian(UInt16(total - ipStart), at: ipStart + 2)
-        bytes.storeBigEndian(UInt16(0x4000), at: ipStart + 6)  // do not fragment
-        bytes[ipStart + 8] = timeToLive
-        bytes[ipStart + 9] = TransportProtocol.tcp.rawValue
-        source.address.store(in: bytes, at: ipStart + 12)
-        destination.address.store(in: bytes, at: ipStart + 16)
-        var header = InternetChecksum()
-        header.add(UnsafeRawBufferPointer(rebasing: bytes[ipStart..<tcpStart]))
-        bytes.storeBigEndian(header.value, at: ipStart + 10)
-      } else {
-        bytes.storeBigEndian(UInt32(6) << 28 | UInt32(typeOfService) << 20, at: ipStart)
-        bytes.storeBigEndian(UInt16(total - tcpStart), at: ipStart + 4)
-        bytes[ipStart + 6] = TransportProtocol.tcp.rawValue
-        bytes[ipStart + 7] = timeToLive
-        source.address.store(in: bytes, at: ipStart + 8)
-        destination.address.store(in: bytes, at: ipStart + 24)
-      }
+      FrameHeaders(
+        sourceMAC: sourceMAC, destinationMAC: destinationMAC, source: source.address,
+        destination: destination.address, transport: .tcp, timeToLive: timeToLive,
+        typeOfService: typeOfService
+      ).store(in: bytes)
 
       bytes.storeBigEndian(source.port, at: tcpStart)
       bytes.storeBigEndian(destination.port, at: tcpStart + 2)

@@ -21,10 +21,14 @@ public struct TCPPacket: Sendable, Hashable {
   }
 
   /// The flow of a packet that the local machine sent.
-  @inlinable public var outboundFlow: Flow { Flow(.tcp, local: source, remote: destination) }
+  @inlinable public func outboundFlow(in instance: RoutingInstanceID = .main) -> Flow {
+    Flow(.tcp, local: source, remote: destination, instance: instance)
+  }
 
   /// The flow of a packet that the local machine received.
-  @inlinable public var inboundFlow: Flow { Flow(.tcp, local: destination, remote: source) }
+  @inlinable public func inboundFlow(in instance: RoutingInstanceID = .main) -> Flow {
+    Flow(.tcp, local: destination, remote: source, instance: instance)
+  }
 
   /// Whether the TCP checksum of a frame whose checksum is complete is right.
   @inlinable public func checksumIsValid(_ frame: UnsafeRawBufferPointer) -> Bool {

@@ -21,7 +21,7 @@ public enum Verdict: Sendable, Hashable {
   case pass
   /// Keep the frame under the reference given; an action will say when it may go.
   case hold
-  /// Let it be lost; TCP will send it again, or must not.
+  /// Let it be lost; TCP will send it again, or must not, and whoever uses UDP lives with losses.
   case drop
 }
 
@@ -48,9 +48,9 @@ public enum Action: Sendable {
   case replay(FrameReference)
   /// Forget a held frame.
   case discard(FrameReference)
-  /// Inbound, a frame that reached the other RE: its bytes, virtio-net header first, lie at this range of
-  /// the link's input.
-  case injectLate(Range<Int>)
+  /// Inbound, a frame that reached the other RE, in this routing instance: its bytes, virtio-net header first, lie at
+  /// this range of the link's input.
+  case injectLate(Range<Int>, RoutingInstanceID)
 
   /// Put a segment on the wire that carries nothing but this.
   case acknowledge(Acknowledgment)
@@ -59,6 +59,8 @@ public enum Action: Sendable {
 
   /// Append the record to the link's output; its payload lies in the packet at hand.
   case appendSegment(SegmentRecord)
+  /// The same of a datagram.
+  case appendDatagram(DatagramRecord)
   /// Append the record whose body is the frame at hand, virtio-net header first.
   case appendLateFrame(RecordHeader)
   /// Append these bytes to the link's output.
@@ -73,6 +75,10 @@ public enum Action: Sendable {
   case snoop(Handle, SnoopStream, Range<Int>)
   /// Give the application these bytes.
   case snoopOwned(Handle, SnoopStream, [UInt8])
+  /// Give the application a datagram, whose payload, perhaps an empty one, lies at this range of the link's input.
+  case snoopDatagram(Handle, SnoopStream, remote: Endpoint, local: Endpoint, Range<Int>)
+  /// Give the application this datagram.
+  case snoopOwnedDatagram(Handle, SnoopStream, Datagram)
   /// The stream has come to its end.
   case endSnoop(Handle, SnoopStream)
 

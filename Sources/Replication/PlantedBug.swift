@@ -203,6 +203,34 @@ enum PlantedBug: String, CaseIterable, Sendable {
   /// with `limitReached`.
   case controlBlockNeverFlushed
 
+  // MARK: Datagrams
+
+  /// An outgoing datagram leaves at once, and not when the secondary has it.
+  ///
+  /// Promise 2. Shows with any outgoing datagram.
+  case datagramPassesUnheld
+
+  /// A datagram between two ends belongs to the unconnected socket of the local end, even if a connected one is there.
+  ///
+  /// Promise 5: one pair lacks what the other shows. Shows when two sockets share their local end.
+  case unconnectedFlowComesFirst
+
+  /// The secondary forgets the datagrams of a handshake, which the primary's application had not read.
+  ///
+  /// Promise 5, `rcv`. Shows when a socket is replicated with something in its receive buffer.
+  case unreadDatagramsForgotten
+
+  /// An incoming datagram that finds the log full is delivered all the same.
+  ///
+  /// Promise 1: what leaves afterwards may answer what the secondary lacks. Shows with a small hold limit, and a
+  /// secondary that is slow to acknowledge.
+  case fullLogIsPassedBy
+
+  /// What waited when the replication of a UDP socket ends goes on before what had been held until then.
+  ///
+  /// Datagrams keep their order. Shows when an application sends while the end is on its way to the secondary.
+  case waitingOvertakesHeld
+
   // MARK: Mastership
 
   /// A primary whose lease ran out asks for a new one, instead of asking whether anybody took over.

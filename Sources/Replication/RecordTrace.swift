@@ -14,6 +14,16 @@ extension ReplicationNode {
     }
   }
 
+  /// The same for a datagram.
+  mutating func noteAppended(_ record: DatagramRecord, at position: LogPosition, _ place: Int) {
+    notePeaks()
+    if logsRecords {
+      say(
+        .debug,
+        "\(record.kind.layer) record \(position) sent for socket \(entries[place]!.handle): \(record.trace)")
+    }
+  }
+
   /// The same for a record that is not made from a packet.
   mutating func noteAppended(_ record: [UInt8], at position: LogPosition, _ place: Int) {
     notePeaks()
@@ -29,12 +39,18 @@ extension ReplicationNode {
   /// A record has come in; if it has a place in the log, that is `receivedPosition`.
   mutating func traceReceived(_ header: RecordHeader, _ record: UnsafeRawBufferPointer) {
     let number = header.kind.isLogged ? " \(receivedPosition)" : ""
-    let socket = header.handle.rawValue == 0 ? "" : " for socket \(header.handle)"
+    let isOfSocket = header.handle.rawValue != 0 && header.kind != .prlLateFrame
+    let socket = isOfSocket ? " for socket \(header.handle)" : ""
     var what = "\(header.kind), \(header.byteCount - RecordHeader.byteCount) bytes"
     if header.kind == .sdrlSegment || header.kind == .prlSegment,
       let segment = try? SegmentRecord(header, record, at: 0)
     {
       what = segment.trace
+    }
+    if header.kind == .sdrlDatagram || header.kind == .prlDatagram,
+      let datagram = try? DatagramRecord(header, record, at: 0)
+    {
+      what = datagram.trace
     }
     say(.debug, "\(header.kind.layer) record\(number) received\(socket): \(what)")
   }
@@ -43,4 +59,11 @@ extension ReplicationNode {
 extension SegmentRecord {
   /// What a log line says of it.
   fileprivate var trace: String { "\(kind), \(payload.count) bytes at \(sequence), flags \(flags)" }
+}
+
+extension DatagramRecord {
+  /// What a log line says of it.
+  fileprivate var trace: String {
+    "\(kind), \(payload.count) bytes \(kind == .sdrlDatagram ? "to" : "from") \(remote)"
+  }
 }

@@ -123,9 +123,13 @@ extension ReplicationNode {
       return
     }
 
+    if header.kind == .sdrlDatagram || header.kind == .prlDatagram {
+      return try receiveDatagram(header, record, at: offset)
+    }
+
     var reader = ByteReader(UnsafeRawBufferPointer(rebasing: record[RecordHeader.byteCount...]))
     switch header.kind {
-    case .sdrlSegment, .sdrlRecord, .prlSegment: break
+    case .sdrlSegment, .sdrlRecord, .sdrlDatagram, .prlSegment, .prlDatagram: break
     case .kkcmHello: throw .unexpected(.kkcmHello)
     case .kkcmKeepalive:
       let keepalive = try Keepalive(&reader)
@@ -162,7 +166,9 @@ extension ReplicationNode {
       obey(arbiter.granted(term: term, echo: echo, now: now), now: now)
     case .prlLateFrame:
       if arbiter.phase == .primary || arbiter.phase == .takingOver {
-        actions.append(.injectLate((offset + RecordHeader.byteCount)..<(offset + header.byteCount)))
+        let range = (offset + RecordHeader.byteCount)..<(offset + header.byteCount)
+        // What other records call a handle. Version 2 says 0 here, as the main instance is called.
+        actions.append(.injectLate(range, RoutingInstanceID(rawValue: header.handle.rawValue)))
       }
     case .ihaBegin, .sdrlInitial, .psrmSnapshot, .prlInitial, .ihaCommit, .psrmUpdate, .ihaEnd:
       try followHandshake(header, &reader, now: now)
@@ -171,7 +177,7 @@ extension ReplicationNode {
     case .ihaAccept:
       try reader.finish()
       guard let place = try place(of: header.handle), entries[place]!.phase == .starting else { return }
-      guard entries[place]!.outbound != nil else { throw .unexpected(.ihaAccept) }
+      guard entries[place]!.handshakePosition != nil else { throw .unexpected(.ihaAccept) }
       entries[place]!.isAccepted = true
       accepted.append(place)
       beginAccepted()
@@ -216,8 +222,8 @@ extension ReplicationNode {
     guard !accepted.isEmpty else { return }
     var waiting: [Int] = []
     for place in accepted where entries[place]?.phase == .starting && entries[place]!.isAccepted {
-      // Until replication begins the stream stands where the handshake has left it.
-      if entries[place]!.outbound.position <= log.acknowledged { begin(place) } else { waiting.append(place) }
+      let isSafe = entries[place]!.handshakePosition! <= log.acknowledged
+      if isSafe { begin(place) } else { waiting.append(place) }
     }
     accepted = waiting
   }
@@ -317,10 +323,7 @@ extension ReplicationNode {
     let handle = entries[place]!.handle
     entries[place]!.phase = .replicating
     statistics.socketsReplicated += 1
-    for layer in ["PRL", "PSRM", "SDRL"] {
-      say(.info, "\(layer) per-socket state initialized for socket \(handle)")
-    }
-    say(.info, "IHA handshake for socket \(handle) done")
+    sayInitialized(place)
     actions.append(.replicated(handle))
     endWaiting(place, .replayed)
   }
@@ -329,14 +332,14 @@ extension ReplicationNode {
 
   /// Where the pair stands that a handshake speaks of; `nil` if it is gone, or if there never was one. Which handle
   /// a handshake names is an application's word, which must not cost others the link.
-  private mutating func handshakePlace(_ header: RecordHeader) throws(RecordError) -> Int? {
+  mutating func handshakePlace(_ header: RecordHeader) throws(RecordError) -> Int? {
     do throws(RecordError) {
       return try place(of: header.handle)
     } catch {
       switch header.kind {
       case .ihaBegin: madeUpHandle = header.handle
       // The records of a handshake come one after the other; what ends it may come later.
-      case .sdrlInitial, .psrmSnapshot, .prlInitial, .ihaCommit:
+      case .sdrlInitial, .psrmSnapshot, .prlInitial, .prlDatagram, .ihaCommit:
         guard header.handle == madeUpHandle else { throw error }
       case .ihaEnd: break
       default: throw error
@@ -357,25 +360,33 @@ extension ReplicationNode {
     }
     switch header.kind {
     case .ihaBegin:
+      let version = linkVersion ?? configuration.linkVersions.lowerBound
       let primary = try reader.handle()
-      let flow = try reader.flow()
+      let flow = try reader.flow(version: version)
       let options = try reader.byteArray(limit: 4096)
       try reader.finish()
       guard entries[place]!.phase == .attached, entries[place]!.peer == primary, flows[flow] == nil else {
         return reject(primary, because: .notAttached)
       }
+      guard entries[place]!.transport == flow.transport else {
+        return reject(
+          primary, because: version >= LinkVersion.hasDatagrams ? .wrongTransport : .notAttached)
+      }
       entries[place]!.phase = .receiving
       entries[place]!.flow = flow
+      entries[place]!.options = options
       flows[flow] = place
+      guard flow.transport == .tcp else { return }
       let zero = SequenceNumber(0)
       entries[place]!.snoop = SnoopState(
         reassembly: Reassembly(next: zero, finReceived: false),
-        unacknowledged: UnacknowledgedBytes(start: zero), options: options, timestampHeard: now)
+        unacknowledged: UnacknowledgedBytes(start: zero), timestampHeard: now)
 
     case .sdrlInitial:
       let bytes = try reader.byteArray(limit: configuration.recordLimit)
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
+      try checkIsStream(place, header.kind)
       guard entries[place]!.snoop!.unacknowledged.count + bytes.count <= configuration.holdLimit else {
         return letGo(place, because: .limitReached, tellPrimary: true)
       }
@@ -390,6 +401,7 @@ extension ReplicationNode {
       let finReceived = try reader.boolean()
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
+      try checkIsStream(place, header.kind)
       entries[place]!.block = block
       entries[place]!.positions.psrm = receivedPosition
       let queue = entries[place]!.snoop!.unacknowledged.bytes
@@ -405,11 +417,14 @@ extension ReplicationNode {
       let bytes = try reader.byteArray(limit: configuration.recordLimit)
       try reader.finish()
       guard entries[place]!.phase == .receiving else { return }
+      try checkIsStream(place, header.kind)
       actions.append(.snoopOwned(entries[place]!.handle, .rcv, bytes))
 
     case .ihaCommit:
       try reader.finish()
-      guard entries[place]!.phase == .receiving, entries[place]!.block != nil else { return }
+      guard entries[place]!.phase == .receiving,
+        entries[place]!.block != nil || entries[place]!.transport == .udp
+      else { return }
       // As on the primary: all that the handshake has said of the two streams is behind this.
       entries[place]!.positions.sdrl = receivedPosition
       entries[place]!.positions.prl = receivedPosition
@@ -443,7 +458,12 @@ extension ReplicationNode {
     }
   }
 
-  /// What happens to a connection is told after the state that it happens to.
+  /// Of a UDP socket there are no streams to be told.
+  private func checkIsStream(_ place: Int, _ kind: RecordKind) throws(RecordError) {
+    guard entries[place]!.transport == .tcp else { throw .unexpected(kind) }
+  }
+
+  /// What happens to a connection is told after the state that it happens to. (A UDP socket has none.)
   private func checkSnapshot(_ place: Int, _ kind: RecordKind) throws(RecordError) {
     if entries[place]!.isFollowing, entries[place]!.block == nil { throw .unexpected(kind) }
   }
@@ -523,7 +543,7 @@ extension ReplicationNode {
 
   /// A FIN whose every byte has been shown is the end of that stream.
   mutating func endSnoopIfComplete(_ place: Int) {
-    guard entries[place]!.phase == .snooping else { return }
+    guard entries[place]!.phase == .snooping, entries[place]!.snoop != nil else { return }
     let handle = entries[place]!.handle
     if entries[place]!.snoop!.reassembly.isComplete, !entries[place]!.snoop!.rcvEnded {
       entries[place]!.snoop!.rcvEnded = true

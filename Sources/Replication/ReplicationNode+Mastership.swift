@@ -41,6 +41,14 @@ extension ReplicationNode {
       throw .wrongPhase(handle, entries[place]!.phase, wanted: "snooping")
     }
     let entry = entries[place]!
+    entries[place]!.phase = .merging
+    switch entry.transport! {
+    case .tcp: return .stream(Self.streamPlan(entry, now: now))
+    case .udp: return .datagrams(DatagramMergePlan(flow: entry.flow!, options: entry.options))
+    }
+  }
+
+  private static func streamPlan(_ entry: SocketEntry, now: Instant) -> StreamMergePlan {
     var snoop = entry.snoop!
     var block: ControlBlock = entry.block
     if planted(.unacknowledgedSkippedAtMerge) { snoop.unacknowledged.acknowledge(upTo: block.sendNext) }
@@ -51,7 +59,6 @@ extension ReplicationNode {
     let hasSentFIN = snoop.finSent != nil && block.sendNext > snoop.unacknowledged.end
     block.sendWindow = max(block.sendWindow, UInt32(sentCount + (hasSentFIN ? 1 : 0)))
     block.maximumSendWindow = max(block.maximumSendWindow, block.sendWindow)
-    entries[place]!.phase = .merging
 
     // The window's right edge must not move back, and cannot be further off than a window field can say, which
     // counts in units and from behind a FIN.
@@ -63,13 +70,13 @@ extension ReplicationNode {
     // The primary's clock went on after the last value heard of; what it sent meanwhile must not be ahead
     // of what this RE sends, or the peer would take it for an old duplicate (RFC 7323, section 5).
     let elapsed = UInt32(truncatingIfNeeded: (now - snoop.timestampHeard).milliseconds)
-    let advance = planted(.clockNotAdvancedAtMerge) ? 0 : elapsed &+ Self.timestampAllowance
-    return MergePlan(
+    let advance = planted(.clockNotAdvancedAtMerge) ? 0 : elapsed &+ timestampAllowance
+    return StreamMergePlan(
       flow: entry.flow!, block: block, sendUnacknowledged: snoop.unacknowledged.start,
       sendQueue: snoop.unacknowledged.bytes, sentCount: sentCount, receiveNext: snoop.reassembly.next,
       receiveWindow: UInt32(window), timestamp: block.timestampSent &+ advance,
       finSent: snoop.finSent != nil && !planted(.finForgottenAtMerge),
-      finReceived: snoop.reassembly.isComplete, options: snoop.options)
+      finReceived: snoop.reassembly.isComplete, options: entry.options)
   }
 
   /// Milliseconds between the old primary's last timestamp and the first of the new one, beyond the time
@@ -83,7 +90,7 @@ extension ReplicationNode {
     let flow = entries[place]!.flow!
     flows[flow] = nil
     actions.append(.unsteer(flow))
-    sayCleanedUp(handle)
+    sayCleanedUp(place)
     if succeeded { statistics.socketsMerged += 1 }
     endWaiting(place, .replayed)
     remove(place)
@@ -224,6 +231,7 @@ extension ReplicationNode {
   /// Sockets of a former primary die without a word; steering stays, so that what still arrives for them
   /// does not reach a kernel that would answer with a reset.
   private mutating func silenceAll() {
+    aloneFlows = [:]
     for case .some(let entry) in entries {
       if case .unreplicated = entry.phase { actions.append(.silence(entry.handle)) }
     }
@@ -248,7 +256,7 @@ extension ReplicationNode {
           actions.append(.refused(handle, .mastershipLost))
         } else {
           statistics.socketsUnreplicated += 1
-          sayCleanedUp(handle)
+          sayCleanedUp(place)
           if entries[place]!.records != nil { actions.append(.recordsEnded(handle, nil)) }
           entries[place]!.records = nil
           actions.append(.unreplicated(handle, .mastershipLost))

@@ -9,14 +9,30 @@ extension ReplicationNode {
   /// - Parameters:
   ///   - reference: what to call the frame should it be held.
   ///   - byteCount: what the frame occupies, in bytes.
+  ///   - instance: the routing instance that it is sent in.
   public mutating func outbound(
-    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, now: Instant
+    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, instance: RoutingInstanceID = .main,
+    now: Instant
   ) -> Verdict {
     statistics.outboundPackets += 1
-    guard let place = flows[packet.outboundFlow] else {
-      statistics.strayPackets += 1
-      return .pass
+    guard let place = flows[packet.outboundFlow(in: instance)] else { return strayOutbound() }
+    if case .ending(.closed) = entries[place]!.phase, isAcknowledged(packet.segment, place) {
+      // Had it to wait for the secondary, it would come after the end of the connection, and the peer's answer to it
+      // would be answered with a reset.
+      statistics.droppedAsAcknowledged += 1
+      return .drop
     }
+    if let verdict = outboundVerdict(place, reference, byteCount) { return verdict }
+    return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
+  }
+
+  mutating func strayOutbound() -> Verdict {
+    statistics.strayPackets += 1
+    return .pass
+  }
+
+  /// What becomes of an outgoing packet by the phase of its socket; `nil` if it is replicated.
+  mutating func outboundVerdict(_ place: Int, _ reference: FrameReference, _ byteCount: Int) -> Verdict? {
     switch entries[place]!.phase {
     case .replicating where !speaksForConnections:
       // Handed over: what is not known to the other RE must not leave, nor need it.
@@ -25,12 +41,7 @@ extension ReplicationNode {
     case .replicating where isSevered(place):
       return wait(place, reference, byteCount, isOutbound: true)
     case .replicating:
-      return sendReplicated(packet.segment, place, reference: reference, byteCount: byteCount, now: now)
-    case .ending(.closed) where isAcknowledged(packet.segment, place):
-      // Had it to wait for the secondary, it would come after the end of the connection, and the peer's answer to it
-      // would be answered with a reset.
-      statistics.droppedAsAcknowledged += 1
-      return .drop
+      return nil
     case .starting, .ending:
       return wait(place, reference, byteCount, isOutbound: true)
     case .merging:
@@ -55,20 +66,29 @@ extension ReplicationNode {
   ///
   /// - Parameter checksumIsValid: called when the payload or the header is about to be believed.
   public mutating func inbound(
-    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, now: Instant,
-    checksumIsValid: () -> Bool
+    _ packet: TCPPacket, reference: FrameReference, byteCount: Int, instance: RoutingInstanceID = .main,
+    now: Instant, checksumIsValid: () -> Bool
   ) -> Verdict {
     statistics.inboundPackets += 1
-    guard let place = flows[packet.inboundFlow] else { return strayInbound(packet.inboundFlow, byteCount) }
+    let flow = packet.inboundFlow(in: instance)
+    guard let place = flows[flow] else { return strayInbound(flow, byteCount) }
+    if let verdict = inboundVerdict(place, flow, reference, byteCount) { return verdict }
+    return receiveReplicated(
+      packet.segment, place, reference: reference, byteCount: byteCount, now: now,
+      checksumIsValid: checksumIsValid)
+  }
+
+  /// What becomes of a packet of the peer by the phase of its socket; `nil` if it is replicated.
+  mutating func inboundVerdict(
+    _ place: Int, _ flow: Flow, _ reference: FrameReference, _ byteCount: Int
+  ) -> Verdict? {
     switch entries[place]!.phase {
     case .replicating where !speaksForConnections:
-      return strayInbound(packet.inboundFlow, byteCount)
+      return strayInbound(flow, byteCount)
     case .replicating where isSevered(place):
       return wait(place, reference, byteCount, isOutbound: false)
     case .replicating:
-      return receiveReplicated(
-        packet.segment, place, reference: reference, byteCount: byteCount, now: now,
-        checksumIsValid: checksumIsValid)
+      return nil
     case .starting, .merging:
       return wait(place, reference, byteCount, isOutbound: false)
     case .snooping where arbiter.phase == .primary:
@@ -82,13 +102,15 @@ extension ReplicationNode {
     }
   }
 
-  private mutating func strayInbound(_ flow: Flow, _ byteCount: Int) -> Verdict {
+  /// A packet of no socket that is replicated here, perhaps of one that was.
+  mutating func strayInbound(_ flow: Flow, _ byteCount: Int) -> Verdict {
     if forwards[flow] != nil, case .up = linkState {
       statistics.forwardedLate += 1
       actions.append(
         .appendLateFrame(
           RecordHeader(
-            kind: .prlLateFrame, byteCount: RecordHeader.byteCount + byteCount, handle: Handle(rawValue: 0))))
+            kind: .prlLateFrame, byteCount: RecordHeader.byteCount + byteCount,
+            handle: Handle(rawValue: flow.instance.rawValue))))
       return .drop
     }
     guard arbiter.phase == .primary else {
@@ -100,13 +122,17 @@ extension ReplicationNode {
     return .pass
   }
 
-  private mutating func wait(
+  mutating func wait(
     _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool
   ) -> Verdict {
     guard waitingBytes + byteCount <= configuration.holdLimit,
       entries[place]!.wait(reference, byteCount: byteCount, isOutbound: isOutbound)
     else {
-      statistics.droppedForLimit += 1
+      if entries[place]!.transport == .udp {
+        statistics.datagramsDropped += 1
+      } else {
+        statistics.droppedForLimit += 1
+      }
       return .drop
     }
     waitingBytes += byteCount
@@ -131,7 +157,7 @@ extension ReplicationNode {
   }
 
   /// - Parameter isJudged: what was decided on the frame when it came still holds.
-  private mutating func letGo(
+  mutating func letGo(
     _ frame: FrameReference, isOutbound: Bool, _ path: Reinjection.Path, isJudged: Bool
   ) {
     if isOutbound { statistics.sdrlReinjection.count(path) } else { statistics.prlReinjection.count(path) }
@@ -302,7 +328,7 @@ extension ReplicationNode {
       timestamps: segment.timestamps)
   }
 
-  private mutating func hold(
+  mutating func hold(
     _ place: Int, _ reference: FrameReference, _ byteCount: Int, until required: LogPosition,
     isOutbound: Bool, isUnjudged: Bool = false
   ) -> Verdict {
@@ -456,6 +482,7 @@ extension ReplicationNode {
       let isSafe = head.required <= log.acknowledged + (planted(.releasedOnePositionEarly) ? 1 : 0)
       if !isSafe, waits || planted(.endedSocketBlocksTheQueue) { return }
       _ = holds.removeFirst()
+      if isCurrent, entry!.transport == .udp { entries[place]!.heldDatagrams -= 1 }
       var path = isCurrent ? entry!.pathAfterEnd : .unreplicated
       if path != .discarded, isSafe { path = head.isUnjudged && waits ? .replayed : .acknowledged }
       // A socket that was unreplicated may be replicated again meanwhile, by a log that lacks what was held.

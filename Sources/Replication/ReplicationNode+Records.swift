@@ -35,6 +35,7 @@ extension ReplicationNode {
     guard entries[place]!.phase == .replicating else {
       throw .wrongPhase(handle, entries[place]!.phase, wanted: "replicating")
     }
+    guard entries[place]!.transport == .tcp else { throw .noRecordsInDatagrams(handle) }
     guard speaksForConnections else { throw .notPrimary }
     guard !isSevered(place) else { throw .noSecondary }
     guard entries[place]!.outbound.fin == nil else { throw .outputEnded(handle) }

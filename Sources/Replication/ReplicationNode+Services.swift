@@ -68,6 +68,7 @@ extension ReplicationNode {
     guard version >= LinkVersion.hasServices else {
       throw .requestRefused(RequestRefusal(service: service, reason: .engineTooOld(version: version)))
     }
+    try checkLinkCarries(request.flow, version: version)
     guard arbiter.standbyIsReady else { throw .noSecondary }
     guard services.there.contains(service) else {
       throw .requestRefused(RequestRefusal(service: service, reason: .notRegistered))
@@ -78,14 +79,14 @@ extension ReplicationNode {
   }
 
   private mutating func sendRequests(of service: ServiceName, now: Instant) {
-    while let asked = services.asked[service], asked.sent.count < Services.window,
+    while let version = linkVersion, let asked = services.asked[service], asked.sent.count < Services.window,
       var request = asked.waiting.values.first
     {
       services.asked[service]!.waiting.removeFirst()
       services.lastNumber += 1
       request.number = services.lastNumber
       services.asked[service]!.sent[request.primary] = (request.number, now)
-      actions.append(.send(request.record()))
+      actions.append(.send(request.record(version: version)))
     }
     if let asked = services.asked[service], asked.sent.isEmpty, asked.waiting.isEmpty {
       services.asked[service] = nil
@@ -194,7 +195,9 @@ extension ReplicationNode {
   mutating func receiveService(
     _ header: RecordHeader, _ reader: inout ByteReader, now: Instant
   ) throws(RecordError) {
-    guard hasServicesOnLink else { throw .unexpected(header.kind) }
+    guard let version = linkVersion, version >= LinkVersion.hasServices else {
+      throw .unexpected(header.kind)
+    }
     switch header.kind {
     case .ihaService:
       let service = try reader.serviceName()
@@ -209,7 +212,7 @@ extension ReplicationNode {
       noteServices()
 
     case .ihaRequest:
-      let request = try ReplicationRequest(&reader)
+      let request = try ReplicationRequest(&reader, version: version)
       let primary = request.primary
       guard primary.slot == 1 - configuration.slot, primary.generation != 0 else {
         throw .unknownHandle(primary)

@@ -16,6 +16,10 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   case recordMode(Handle)
   case noRecordMode(Handle)
   case recordsToBeWritten(Handle, byteCount: Int)
+  /// A UDP socket has no record mode.
+  case noRecordsInDatagrams(Handle)
+  /// The version of the link, which is that of the older engine, cannot say what is wanted.
+  case engineTooOld(version: UInt16, lacks: String)
   /// The application has ended its direction.
   case outputEnded(Handle)
   /// Another application of this RE has registered the service.
@@ -42,6 +46,9 @@ public enum SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     case .noRecordMode(let handle): "handle \(handle) is not in record mode"
     case .recordsToBeWritten(let handle, let byteCount):
       "handle \(handle) has \(byteCount) bytes of records that are yet to be written"
+    case .noRecordsInDatagrams(let handle): "handle \(handle) is of a UDP socket, which has no record mode"
+    case .engineTooOld(let version, let what):
+      "the engine of the other RE is too old: version \(version) of the link has no \(what)"
     case .outputEnded(let handle): "handle \(handle): the outgoing direction has been closed"
     case .serviceTaken(let service): "service \(service) is registered already on this RE"
     case .tooManyServices(let limit): "this RE has \(limit) services, which is the most"
@@ -75,13 +82,19 @@ extension ReplicationNode {
 
   /// Secondary: a handle for the socket that the other RE calls `primary`; its snoop pair fills when the
   /// primary replicates.
-  public mutating func attach(primary: Handle) throws(SocketError) -> Handle {
+  ///
+  /// - Parameter transport: what kind of pair waits. A handshake for a socket of the other is rejected.
+  public mutating func attach(
+    primary: Handle, transport: TransportProtocol = .tcp
+  ) throws(SocketError) -> Handle {
     guard arbiter.phase == .secondary else { throw .notSecondary }
-    guard case .up = linkState else { throw .noSecondary }
+    guard let version = linkVersion else { throw .noSecondary }
+    if transport == .udp { try checkLinkCarriesDatagrams(version) }
     try checkIsOfOtherSide(primary)
     let handle = try allocate()
     let place = try find(handle)
     entries[place]!.phase = .attached
+    entries[place]!.transport = transport
     entries[place]!.peer = primary
     return handle
   }
@@ -98,36 +111,30 @@ extension ReplicationNode {
     return place
   }
 
-  /// Primary: begins the handshake for an established socket. The flow is steered first; the engine says
-  /// `steered` when packets are being held, and then brings the snapshot.
+  /// Primary: begins the handshake for an established TCP socket, or a UDP socket that is bound and perhaps connected.
+  /// The flow is steered first; when packets are being held, the engine brings the snapshot.
   public mutating func replicate(_ handle: Handle, secondary: Handle, flow: Flow) throws(SocketError) {
     let place = try placeToBegin(handle)
-    guard case .up = linkState, arbiter.standbyIsReady else { throw .noSecondary }
+    guard let version = linkVersion, arbiter.standbyIsReady else { throw .noSecondary }
+    try checkLinkCarries(flow, version: version)
     try checkIsOfOtherSide(secondary)
     guard flows[flow] == nil else { throw .flowInUse(flow) }
     // A socket may be replicated again under the same name; nothing of its former life may remain.
     entries[place] = SocketEntry(handle: handle)
     entries[place]!.phase = .starting
+    entries[place]!.transport = flow.transport
     entries[place]!.peer = secondary
     entries[place]!.flow = flow
     flows[flow] = place
+    aloneFlows[flow] = nil
     actions.append(.steer(handle, flow))
   }
 
-  /// Primary: what the kernel said of the socket, once its packets were held.
+  /// Primary: what the kernel said of a TCP socket, once its packets were held.
   public mutating func snapshotTaken(_ handle: Handle, _ snapshot: SocketSnapshot, now: Instant) {
-    guard let place = try? find(handle), entries[place]!.phase == .starting else { return }
-    guard case .up = linkState else { return refuse(place, .linkLost) }
+    guard let place = placeOfHandshake(handle, .tcp) else { return }
+    beginHandshake(place, options: snapshot.options, now: now)
     let peer = entries[place]!.peer!
-    let flow = entries[place]!.flow!
-    entries[place]!.session = session
-
-    var begin = ByteWriter(.ihaBegin, to: peer)
-    begin.handle(handle)
-    begin.flow(flow)
-    begin.byteArray(snapshot.options)
-    append(begin.record(), layer: .iha, place: place, now: now)
-
     appendQueue(snapshot.sendQueue, kind: .sdrlInitial, to: peer, place: place, now: now)
     say(
       .info, "SDRL handshake for socket \(handle): \(snapshot.sendQueue.count) bytes of the send queue sent")
@@ -147,8 +154,7 @@ extension ReplicationNode {
       .info,
       "PRL handshake for socket \(handle): \(snapshot.receiveQueue.count) bytes of the receive queue sent")
 
-    let position = append(ByteWriter(.ihaCommit, to: peer).record(), layer: .iha, place: place, now: now)
-
+    let position = commitHandshake(place, now: now)
     let finCount = snapshot.finReceived ? 1 : 0
     entries[place]!.block = snapshot.block
     entries[place]!.beginAnnouncing(snapshot.block.receiveEdge)
@@ -159,6 +165,33 @@ extension ReplicationNode {
     entries[place]!.inbound = InboundStream(
       next: snapshot.block.receiveNext - finCount, position: position, finReceived: snapshot.finReceived)
     entries[place]!.peerClosedReported = snapshot.finReceived
+  }
+
+  /// Primary: where the socket stands whose handshake is to be spoken, as a socket of `transport`; `nil` if there is
+  /// none any more.
+  func placeOfHandshake(_ handle: Handle, _ transport: TransportProtocol) -> Int? {
+    guard let place = try? find(handle), entries[place]!.phase == .starting,
+      entries[place]!.transport == transport
+    else { return nil }
+    return place
+  }
+
+  /// Primary: the first record of a handshake. (The link is up: with it a handshake ends.)
+  mutating func beginHandshake(_ place: Int, options: [UInt8], now: Instant) {
+    entries[place]!.session = session
+    var begin = ByteWriter(.ihaBegin, to: entries[place]!.peer!)
+    begin.handle(entries[place]!.handle)
+    begin.flow(entries[place]!.flow!, version: linkVersion!)
+    begin.byteArray(options)
+    append(begin.record(), layer: .iha, place: place, now: now)
+  }
+
+  /// Primary: the last record of a handshake.
+  mutating func commitHandshake(_ place: Int, now: Instant) -> LogPosition {
+    let commit = ByteWriter(.ihaCommit, to: entries[place]!.peer!).record()
+    let position = append(commit, layer: .iha, place: place, now: now)
+    entries[place]!.handshakePosition = position
+    return position
   }
 
   private mutating func appendQueue(
@@ -185,10 +218,7 @@ extension ReplicationNode {
     guard let place = try? find(handle), entries[place]!.phase == .receiving else { return }
     entries[place]!.phase = .snooping
     statistics.socketsReplicated += 1
-    for layer in ["PRL", "PSRM", "SDRL"] {
-      say(.info, "\(layer) per-socket state initialized for socket \(handle)")
-    }
-    say(.info, "IHA handshake for socket \(handle) done")
+    sayInitialized(place)
     actions.append(.send(ByteWriter(.ihaAccept, to: entries[place]!.peer!).record()))
     actions.append(.replicated(handle))
     endSnoopIfComplete(place)
@@ -224,7 +254,7 @@ extension ReplicationNode {
   mutating func endReplication(_ place: Int, because reason: UnreplicateReason, now: Instant) {
     guard entries[place]?.phase == .replicating || entries[place]?.phase == .starting else { return }
     // Before the snapshot has gone out the secondary has nothing that it could merge.
-    if entries[place]!.block == nil { return refuse(place, reason) }
+    if entries[place]!.handshakePosition == nil { return refuse(place, reason) }
     // It ends when the other RE has said that its pair is void.
     if isSevered(place) { return }
     entries[place]!.phase = .ending(reason)
@@ -245,9 +275,10 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     entries[place]!.phase = .unreplicated(reason)
     statistics.socketsUnreplicated += 1
-    sayCleanedUp(handle)
+    sayCleanedUp(place)
     handOverRecords(place)
     actions.append(.unreplicated(handle, reason))
+    goOnAlone(place)
     if planted(.waitingFramesLeak) { _ = takeWaiting(place) }
     endWaiting(place, entries[place]!.pathAfterEnd)
     pump()
@@ -260,6 +291,7 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     entries[place]!.phase = .unreplicated(reason)
     actions.append(.refused(entries[place]!.handle, reason))
+    goOnAlone(place)
     endWaiting(place, entries[place]!.pathAfterEnd)
   }
 
@@ -279,7 +311,7 @@ extension ReplicationNode {
     entries[place]!.snoop = nil
     entries[place]!.phase = .unreplicated(reason)
     statistics.socketsUnreplicated += 1
-    sayCleanedUp(handle)
+    sayCleanedUp(place)
     // A stream that came to its end in order has been reported already.
     if snoop?.rcvEnded != true { actions.append(.endSnoop(handle, .rcv)) }
     if snoop?.sndEnded != true { actions.append(.endSnoop(handle, .snd)) }
@@ -287,17 +319,41 @@ extension ReplicationNode {
     endWaiting(place, .discarded)
   }
 
-  mutating func sayCleanedUp(_ handle: Handle) {
-    for layer in ["SDRL", "PRL", "PSRM"] {
-      say(.info, "\(layer) per-socket state cleaned up for socket \(handle)")
+  mutating func sayInitialized(_ place: Int) {
+    let entry = entries[place]!
+    for layer in entry.layers {
+      say(.info, "\(layer) per-socket state initialized for socket \(entry.handle)")
+    }
+    say(.info, "IHA handshake for socket \(entry.handle) done")
+  }
+
+  mutating func sayCleanedUp(_ place: Int) {
+    let entry = entries[place]!
+    for layer in entry.layers {
+      say(.info, "\(layer) per-socket state cleaned up for socket \(entry.handle)")
     }
   }
 
   mutating func remove(_ place: Int) {
     let handle = entries[place]!.handle
     assert(entries[place]!.waiting.isEmpty)
+    if let flow = entries[place]!.flow, aloneFlows[flow] == place { aloneFlows[flow] = nil }
     entries[place] = nil
     do { try handles.free(handle) } catch { preconditionFailure("a handle in use is in the table") }
+  }
+
+  /// Whether the version of the link can speak of the socket of `flow`.
+  func checkLinkCarries(_ flow: Flow, version: UInt16) throws(SocketError) {
+    if flow.transport == .udp { try checkLinkCarriesDatagrams(version) }
+    guard flow.instance == .main || version >= LinkVersion.namesInstances else {
+      throw .engineTooOld(version: version, lacks: "routing instances")
+    }
+  }
+
+  private func checkLinkCarriesDatagrams(_ version: UInt16) throws(SocketError) {
+    guard version >= LinkVersion.hasDatagrams else {
+      throw .engineTooOld(version: version, lacks: "UDP sockets")
+    }
   }
 
   /// What can be known here of a handle of the other RE.

@@ -8,8 +8,9 @@ import Packet
 /// answers each packet with a verdict, and leaves in `actions` what else is to be done, in order. The same
 /// node serves as primary and as secondary: which of the two it is follows from `arbiter`.
 ///
-/// Where things are: packets on the primary in `ReplicationNode+Packets`, records on either side in
-/// `+Link`, the life of a socket in `+Sockets`, changes of mastership in `+Mastership`.
+/// Where things are: packets on the primary in `ReplicationNode+Packets`, what is different with datagrams in
+/// `+Datagrams`, records on either side in `+Link`, the life of a socket in `+Sockets`, changes of mastership in
+/// `+Mastership`.
 public struct ReplicationNode {
   public struct Configuration: Sendable {
     public var node: String
@@ -80,6 +81,9 @@ public struct ReplicationNode {
   var handles: HandleTable
   var entries: [SocketEntry?] = []
   var flows: [Flow: Int] = [:]
+  /// Where connected UDP sockets stand that go on alone: nothing of theirs is of an unconnected one with the same local
+  /// end.
+  var aloneFlows: [Flow: Int] = [:]
   var log = ReplicationLog()
   var holds = HoldQueue()
   /// Bytes of the frames that wait for a handshake or a merge, of all sockets.
@@ -242,8 +246,10 @@ public struct ReplicationNode {
     public var handle: Handle
     public var peer: Handle?
     public var phase: SocketPhase
+    /// `nil` as long as nothing is known of the socket.
+    public var transport: TransportProtocol?
     public var flow: Flow?
-    /// `nil` before the handshake has brought it.
+    /// `nil` before the handshake has brought it, and for a UDP socket.
     public var block: ControlBlock?
     public var positions: LayerPositions
   }
@@ -259,7 +265,7 @@ public struct ReplicationNode {
   ///
   /// - Throws: as `socket(_:)`.
   public func options(of handle: Handle) throws(HandleError) -> [UInt8] {
-    entries[try handles.place(of: handle)]!.snoop?.options ?? []
+    entries[try handles.place(of: handle)]!.options
   }
 
   /// The handle that packets of `flow` belong to; `nil` if they belong to none.
@@ -276,8 +282,9 @@ public struct ReplicationNode {
     if let outbound = entry.outbound { positions.sdrl = outbound.position }
     if let inbound = entry.inbound { positions.prl = inbound.position }
     return SocketView(
-      handle: entry.handle, peer: entry.peer, phase: entry.phase, flow: entry.flow, block: block,
-      positions: positions)
+      handle: entry.handle, peer: entry.peer, phase: entry.phase, transport: entry.transport,
+      flow: entry.flow,
+      block: block, positions: positions)
   }
 
   // MARK: Small things that all parts share

@@ -60,11 +60,39 @@ struct SocketEntry {
 
   let handle: Handle
   var phase = SocketPhase.allocated
+  /// `nil` as long as nothing is known of the socket.
+  var transport: TransportProtocol?
   /// The other RE's name for the socket.
   var peer: Handle?
   var flow: Flow?
   /// Primary: the link that the secondary's pair belongs to, by this RE's name for it.
   var session: UInt64 = 0
+  /// Primary: of the last record of the handshake, once all of it is in the log.
+  var handshakePosition: LogPosition?
+  /// Primary: the secondary has the socket; the acknowledgement of what the handshake said may be yet to come.
+  var isAccepted = false
+  /// Primary: since when the secondary wants nothing new.
+  var pausedSince: Instant?
+  /// Primary: it was the secondary that ended replication.
+  var wasRejected = false
+  /// Secondary: the pair was attached for a request of the primary's instance.
+  var answersRequest = false
+  /// Secondary: whether it told the primary so.
+  var hasPausedPrimary = false
+  /// Secondary: how the socket's options were set, in the engine's encoding.
+  var options: [UInt8] = []
+  /// Of the last record about the socket; for the primary of a TCP socket only PSRM, the streams know their own.
+  var positions = LayerPositions()
+  private(set) var waiting: [WaitingFrame] = []
+  private(set) var waitingBytes = 0
+
+  // MARK: UDP
+
+  /// Primary: datagrams that stand in the queue of held packets.
+  var heldDatagrams = 0
+
+  // MARK: TCP
+
   /// Valid from the snapshot on.
   var block: ControlBlock!
   /// Primary: what of the two streams is in the log.
@@ -87,24 +115,10 @@ struct SocketEntry {
   /// Primary: the control block has changed in a way that no segment record told the secondary.
   var blockIsDirty = false
   var peerClosedReported = false
-  /// Primary: the secondary has the socket; the acknowledgement of what the handshake said may be yet to come.
-  var isAccepted = false
   /// Primary: the kernel acknowledges what is not in the log.
   var refused: RefusedAcknowledgment?
-  /// Primary: since when the secondary wants nothing new.
-  var pausedSince: Instant?
-  /// Primary: it was the secondary that ended replication.
-  var wasRejected = false
-  /// Secondary: the pair was attached for a request of the primary's instance.
-  var answersRequest = false
-  /// Secondary: whether it told the primary so.
-  var hasPausedPrimary = false
   /// Secondary.
   var snoop: SnoopState?
-  /// Of the last record about the socket; for the primary only PSRM, the streams know their own.
-  var positions = LayerPositions()
-  private(set) var waiting: [WaitingFrame] = []
-  private(set) var waitingBytes = 0
 
   init(handle: Handle) { self.handle = handle }
 
@@ -145,6 +159,9 @@ struct SocketEntry {
     return waiting
   }
 
+  /// The layers that keep something of the socket. A datagram has no state beyond itself.
+  var layers: [Layer] { transport == .udp ? [.prl, .sdrl] : [.prl, .psrm, .sdrl] }
+
   /// How held packets go on once replication has ended.
   var pathAfterEnd: Reinjection.Path {
     switch phase {
@@ -164,21 +181,19 @@ public struct LayerPositions: Sendable, Hashable {
   public var psrm: LogPosition = 0
 }
 
-/// What the secondary keeps of a socket, beyond the control block.
+/// What the secondary keeps of a TCP socket, beyond the control block.
 struct SnoopState {
   var reassembly: Reassembly
   var unacknowledged: UnacknowledgedBytes
   /// Where the primary's FIN stands, once it is in the log.
   var finSent: SequenceNumber?
-  /// How the socket's options were set, in the engine's encoding.
-  var options: [UInt8]
   /// When the control block's `timestampSent` was heard of.
   var timestampHeard: Instant
   var rcvEnded = false
   var sndEnded = false
 }
 
-/// What the handshake has to bring to the secondary, as read from the kernel.
+/// What the handshake of a TCP socket has to bring to the secondary, as read from the kernel.
 public struct SocketSnapshot: Sendable {
   public var block: ControlBlock
   /// From SND.UNA on, also what was not sent yet; without FIN.
@@ -211,8 +226,49 @@ extension SocketSnapshot {
   var sendStart: SequenceNumber { block.sendUnacknowledged - (finAcknowledged ? 1 : 0) }
 }
 
-/// What a merge has to bring into the kernel. Sequence numbers in it count no FIN.
-public struct MergePlan: Sendable {
+/// One datagram of a UDP socket.
+public struct Datagram: Sendable, Hashable {
+  public var remote: Endpoint
+  /// Of the same address family.
+  public var local: Endpoint
+  public var payload: [UInt8]
+
+  public init(remote: Endpoint, local: Endpoint, payload: [UInt8]) {
+    self.remote = remote
+    self.local = local
+    self.payload = payload
+  }
+}
+
+/// What the handshake of a UDP socket has to bring to the secondary, as read from the kernel.
+public struct DatagramSnapshot: Sendable {
+  /// What the application has not read, the oldest first. Whatever else the peer sent, this RE has yet to take in.
+  public var receiveQueue: [Datagram]
+  /// Socket options, in the engine's own encoding.
+  public var options: [UInt8]
+
+  public init(receiveQueue: [Datagram], options: [UInt8]) {
+    self.receiveQueue = receiveQueue
+    self.options = options
+  }
+}
+
+/// What a merge has to bring into the kernel.
+public enum MergePlan: Sendable {
+  case stream(StreamMergePlan)
+  case datagrams(DatagramMergePlan)
+}
+
+/// What the merge of a UDP socket has to bring into the kernel, beside the datagrams that the application has not read.
+///
+/// There is no send queue: a datagram that is in the log may have left, and is not sent again.
+public struct DatagramMergePlan: Sendable {
+  public var flow: Flow
+  public var options: [UInt8]
+}
+
+/// What the merge of a TCP socket has to bring into the kernel. Sequence numbers in it count no FIN.
+public struct StreamMergePlan: Sendable {
   public var flow: Flow
   public var block: ControlBlock
   /// Sequence number of the first byte of `sendQueue`.

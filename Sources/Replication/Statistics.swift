@@ -16,6 +16,8 @@ public struct Statistics: Sendable, Hashable {
   /// Outgoing segments that acknowledged what was not in the log.
   public var droppedForUnknownAcknowledgment: UInt64 = 0
   public var droppedForLimit: UInt64 = 0
+  /// Datagrams, of either direction, that found a buffer full: unlike a segment, nobody sends them again.
+  public var datagramsDropped: UInt64 = 0
   public var droppedForChecksum: UInt64 = 0
   public var droppedAsSecondary: UInt64 = 0
   public var forwardedLate: UInt64 = 0

@@ -383,7 +383,7 @@ final class EngineProcess {
       }
     if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
     if world.isTold, verdict != .pass {
-      let flow = isOutbound ? packet.outboundFlow : packet.inboundFlow
+      let flow = isOutbound ? packet.outboundFlow() : packet.inboundFlow()
       if let conversation = world.conversation(flow) {
         let start = isOutbound ? conversation.localStart : conversation.peerStart
         world.tell(
@@ -398,7 +398,7 @@ final class EngineProcess {
   }
 
   private func hold(_ frame: [UInt8], isOutbound: Bool, _ packet: TCPPacket) {
-    let flow = isOutbound ? packet.outboundFlow : packet.inboundFlow
+    let flow = isOutbound ? packet.outboundFlow() : packet.inboundFlow()
     let new = HeldFrame(
       bytes: frame, isOutbound: isOutbound, since: world.now,
       conversation: world.conversation(flow)?.number ?? -1)
@@ -503,7 +503,7 @@ final class EngineProcess {
       machine.leave(
         ModelTCP.Output(acknowledgment).frame(
           from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
-    case .injectLate(let range):
+    case .injectLate(let range, _):
       guard case .link(let bytes) = context else {
         return world.broken(.protocolUse, "late frame from nowhere")
       }
@@ -523,6 +523,7 @@ final class EngineProcess {
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       bytes += frame[record.payload]
       append(bytes)
+    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
     case .appendLateFrame(let header):
       guard case .packet(let frame) = context else { return world.broken(.protocolUse, "frame from nowhere") }
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
@@ -1081,9 +1082,12 @@ final class EngineProcess {
 
   /// - Returns: the live socket, or why there is none.
   func merge(_ handle: Handle, _ conversation: Conversation) -> Result<KernelSocket, MergeRefused> {
-    let plan: MergePlan
+    let plan: StreamMergePlan
     do throws(SocketError) {
-      plan = try node.merge(handle, now: machine.now)
+      guard case .stream(let stream) = try node.merge(handle, now: machine.now) else {
+        return .failure(MergeRefused(reason: "no TCP socket"))
+      }
+      plan = stream
     } catch { return .failure(MergeRefused(reason: "\(error)")) }
     guard let pair = pairs[handle] else { return .failure(MergeRefused(reason: "no pair")) }
     let unread = pair.rcv.takeBack()
@@ -1106,7 +1110,7 @@ final class EngineProcess {
   struct MergeRefused: Error { var reason: String }
 
   /// `Engine.resend`: unacknowledged bytes go out at once.
-  private func resend(_ plan: MergePlan, _ conversation: Conversation) {
+  private func resend(_ plan: StreamMergePlan, _ conversation: Conversation) {
     let block = plan.block
     let finCount: UInt32 = plan.finReceived ? 1 : 0
     let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)

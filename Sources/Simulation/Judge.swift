@@ -160,12 +160,12 @@ enum Judge {
     let other = world.machines[1 - machine.slot]
     if !other.isOn || !other.leaseIsInForce {
       world.overlapIsExcused = false
-    } else if world.overlapIsExcused, let conversation = world.conversation(packet.outboundFlow) {
+    } else if world.overlapIsExcused, let conversation = world.conversation(packet.outboundFlow()) {
       lose(conversation, "it was opened while there were two masters, which nothing excludes here")
     } else if world.scenario.kind.excludesTwoMasters, !world.overlapIsExcused {
       world.broken(.promise6, "a frame leaves \(machine.name) while \(other.name) holds a lease")
     }
-    guard let conversation = world.conversation(packet.outboundFlow) else {
+    guard let conversation = world.conversation(packet.outboundFlow()) else {
       return world.broken(.protocolUse, "a frame of no connection leaves \(machine.name)")
     }
     if world.isTold {
@@ -262,7 +262,7 @@ enum Judge {
   /// - Returns: what to look at when it has; `nil` if there is nothing to be seen.
   static func delivery(of frame: [UInt8], to machine: Machine) -> (() -> Void)? {
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
-    guard let conversation = machine.world.conversation(packet.inboundFlow),
+    guard let conversation = machine.world.conversation(packet.inboundFlow()),
       let socket = machine.sockets[conversation.flow],
       machine.engine?.view(of: conversation)?.phase == .replicating,
       let (block, _) = mirror(of: conversation, servedBy: machine)
@@ -416,7 +416,9 @@ enum Judge {
   }
 
   /// A pair becomes a socket: held against everything that has ever left.
-  static func merged(_ plan: MergePlan, _ pair: EngineProcess.Pair, unread: Range<Int>, on machine: Machine) {
+  static func merged(
+    _ plan: StreamMergePlan, _ pair: EngineProcess.Pair, unread: Range<Int>, on machine: Machine
+  ) {
     let world = machine.world
     let conversation = pair.conversation
     world.tell(

@@ -260,7 +260,7 @@ final class Machine {
 
   /// A frame that the kernel has built meets the packet filter.
   func egress(_ frame: [UInt8]) {
-    let flow = frame.withUnsafeBytes { TCPPacket($0)!.outboundFlow }
+    let flow = frame.withUnsafeBytes { TCPPacket($0)!.outboundFlow() }
     if steered.contains(flow) {
       // Without an engine there is no device to forward to.
       engine?.input(.frame(frame, isOutbound: true))
@@ -292,7 +292,7 @@ final class Machine {
       if missedWork.count < 64 { missedWork.append { [unowned self] in ingress(frame) } }
       return
     }
-    let flow = frame.withUnsafeBytes { TCPPacket($0)?.inboundFlow }
+    let flow = frame.withUnsafeBytes { TCPPacket($0)?.inboundFlow() }
     guard let flow else { return }
     if steered.contains(flow) {
       engine?.input(.frame(frame, isOutbound: false))
@@ -307,7 +307,7 @@ final class Machine {
       let packet = TCPPacket(bytes)!
       // Not an address of this machine.
       guard hasAddresses, packet.checksumIsValid(bytes) else { return }
-      guard let socket = sockets[packet.inboundFlow] else { return answerWithReset(packet) }
+      guard let socket = sockets[packet.inboundFlow()] else { return answerWithReset(packet) }
       if world.isTold {
         let segment = packet.segment
         let conversation = socket.conversation
@@ -322,7 +322,7 @@ final class Machine {
       application?.becameReadable(socket)
       engine?.socketHasRoom(socket)
       transmit(socket)
-      if socket.tcp.isReset { remove(packet.inboundFlow) }
+      if socket.tcp.isReset { remove(packet.inboundFlow()) }
     }
   }
 

@@ -193,7 +193,7 @@ public struct ModelTCP: Sendable {
   /// - Parameters:
   ///   - unread: what the application had not read of the peer's bytes; they end at `plan.receiveNext`.
   ///   - options: whatever the two ends agreed on in their SYNs is taken from `plan` instead.
-  public init(_ plan: MergePlan, unread: [UInt8], options: Options, now: Instant) {
+  public init(_ plan: StreamMergePlan, unread: [UInt8], options: Options, now: Instant) {
     let block = plan.block
     var options = options
     options.segmentSize = Int(block.negotiated.maximumSegmentSize)

@@ -146,7 +146,7 @@ enum PeerHost {
   static func receive(_ frame: [UInt8], in world: World) {
     frame.withUnsafeBytes { bytes in
       guard let packet = TCPPacket(bytes), packet.checksumIsValid(bytes),
-        let conversation = world.conversation(packet.outboundFlow)
+        let conversation = world.conversation(packet.outboundFlow())
       else { return }
       guard conversation.peer != nil else { return answerWithReset(packet, conversation, in: world) }
       conversation.peerHeardAt = world.now

@@ -10,7 +10,7 @@ struct SteeringTests {
     frames.count { frame in
       frame.withUnsafeBytes { bytes in
         let packet = TCPPacket(UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...]))
-        return packet.map { $0.inboundFlow == flow || $0.outboundFlow == flow } ?? false
+        return packet.map { $0.inboundFlow() == flow || $0.outboundFlow() == flow } ?? false
       }
     }
   }

@@ -26,10 +26,10 @@ import Testing
   @Test func theTwoFlowsOfAPacketAreMirrorImages() throws {
     let frame = TestFrame().bytes
     let packet = try #require(frame.withUnsafeBytes { TCPPacket($0) })
-    #expect(packet.inboundFlow.local == packet.destination)
-    #expect(packet.inboundFlow.remote == packet.source)
-    #expect(packet.outboundFlow.local == packet.source)
-    #expect(packet.outboundFlow.remote == packet.destination)
+    #expect(packet.inboundFlow().local == packet.destination)
+    #expect(packet.inboundFlow().remote == packet.source)
+    #expect(packet.outboundFlow().local == packet.source)
+    #expect(packet.outboundFlow().remote == packet.destination)
   }
 
   @Test func aSegmentEndsBehindItsPayloadSynAndFin() throws {

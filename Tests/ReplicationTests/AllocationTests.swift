@@ -33,7 +33,7 @@ struct AllocationTests {
         allocations {
           for _ in 0..<100 {
             guard let packet = TCPPacket(bytes), packet.checksumIsValid(bytes) else { return }
-            valid += packet.inboundFlow.local.port == 16_000 ? 1 : 0
+            valid += packet.inboundFlow().local.port == 16_000 ? 1 : 0
           }
         }
       }

@@ -58,7 +58,9 @@ import Testing
   private func beginning(_ handle: Handle) -> [UInt8] {
     record(.ihaBegin, to: handle) {
       $0.handle(Self.primary)
-      $0.flow(Flow(.tcp, local: Endpoint(IPAddress(v4: 1), 2), remote: Endpoint(IPAddress(v4: 3), 4)))
+      $0.flow(
+        Flow(.tcp, local: Endpoint(IPAddress(v4: 1), 2), remote: Endpoint(IPAddress(v4: 3), 4)),
+        version: LinkVersion.supported.upperBound)
       $0.byteArray([])
     }
   }

@@ -73,7 +73,7 @@ import Testing
         timestamps: true))
     var bytes = record(.ihaBegin) {
       $0.handle(Self.primary)
-      $0.flow(flow)
+      $0.flow(flow, version: LinkVersion.supported.upperBound)
       $0.byteArray([1, 2])
     }
     bytes += record(.sdrlInitial) { $0.byteArray([10, 11, 12]) }
@@ -253,7 +253,7 @@ import Testing
   @Test(
     "Both use the highest version that they share",
     arguments: [
-      (1...1, 1), (1...2, 2), (2...2, 2), (2...7, 2), (1...7, 2),
+      (1...1, 1), (1...2, 2), (2...2, 2), (1...3, 3), (3...7, 3), (1...7, 3),
     ] as [(ClosedRange<UInt16>, UInt16)])
   func versions(_ offered: ClosedRange<UInt16>, _ agreed: UInt16) {
     var node = node()
@@ -267,11 +267,13 @@ import Testing
 
   @Test(
     "Two engines of different releases replicate, in whichever place the older one is",
-    arguments: [[1...1, LinkVersion.supported], [LinkVersion.supported, 1...1]])
-  func differentReleases(_ linkVersions: [ClosedRange<UInt16>]) throws {
+    arguments: [0, 1], [1, 2] as [UInt16])
+  func differentReleases(olderSlot: Int, version: UInt16) throws {
+    var linkVersions = [LinkVersion.supported, LinkVersion.supported]
+    linkVersions[olderSlot] = 1...version
     let pair = SimulatedPair(linkVersions: linkVersions)
     pair.start()
-    #expect(pair.engines.map(\.node.linkVersion) == [1, 1])
+    #expect(pair.engines.map(\.node.linkVersion) == [version, version])
     let conversation = pair.converse()
     try pair.replicate(conversation)
     pair.advance(milliseconds: 50)

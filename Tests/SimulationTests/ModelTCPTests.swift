@@ -452,12 +452,12 @@ import Testing
 
   // MARK: Merging
 
-  private func plan(_ tcp: ModelTCP, now: Instant) -> (MergePlan, unread: [UInt8]) {
+  private func plan(_ tcp: ModelTCP, now: Instant) -> (StreamMergePlan, unread: [UInt8]) {
     let snapshot = tcp.snapshot(now: now)
     let flow = Flow(
       .tcp, local: Endpoint(IPAddress(v4: 1), 1), remote: Endpoint(IPAddress(v4: 2), 2))
     let block = snapshot.block
-    let plan = MergePlan(
+    let plan = StreamMergePlan(
       flow: flow, block: block, sendUnacknowledged: tcp.sendStart, sendQueue: snapshot.sendQueue,
       sentCount: min(snapshot.sendQueue.count, tcp.sendNext - tcp.sendStart), receiveNext: tcp.receiveNext,
       receiveWindow: UInt32(block.receiveEdge - tcp.receiveNext),

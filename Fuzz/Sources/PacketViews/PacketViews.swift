@@ -35,7 +35,7 @@ struct PacketViews {
     let segment = packet.segment
     precondition(segment.payload.lowerBound >= packet.transportOffset + TCPSegment.minimumHeaderByteCount)
     precondition(segment.payload.upperBound <= frame.count)
-    precondition(packet.inboundFlow.local == packet.outboundFlow.remote)
+    precondition(packet.inboundFlow().local == packet.outboundFlow().remote)
     precondition(
       packet.checksumIsValid(frame) == (plainSum(packet, frame) == 0xffff),
       "the checksum is not what RFC 1071 says")

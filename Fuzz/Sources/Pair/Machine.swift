@@ -138,7 +138,7 @@ public struct Machine {
         preconditionFailure("a frame is replayed that is not held")
       }
       present(frame.bytes, isOutbound: frame.isOutbound)
-    case .injectLate(let range):
+    case .injectLate(let range, _):
       check(range)
       present(Array(input[range]), isOutbound: false)
 

@@ -35,7 +35,7 @@ extension Engine {
 
   /// Whether the kernel takes a segment from the peer, as far as signatures are concerned.
   func signatureIsValid(_ packet: TCPPacket, _ frame: UnsafeRawBufferPointer, now: Instant) -> Bool {
-    let flow = packet.inboundFlow
+    let flow = packet.inboundFlow()
     guard let signed = signedFlows[flow] else { return true }
     if packet.signatureIsValid(frame, key: signed.key) { return true }
     if now - signed.readAt >= Self.keyLifetime, readKeyAgain(of: flow, signed.key, now: now) {

@@ -533,9 +533,11 @@ extension Engine {
     {
       return reply.refuse(complaint.code, complaint.text)
     }
-    let plan: MergePlan
+    let plan: StreamMergePlan
     do throws(SocketError) {
-      plan = try node.merge(handle, now: Self.now())
+      // Every pair was attached for TCP.
+      guard case .stream(let stream) = try node.merge(handle, now: Self.now()) else { return }
+      plan = stream
     } catch {
       return reply.refuse(error)
     }
@@ -557,7 +559,7 @@ extension Engine {
   }
 
   private func makeSocket(
-    _ plan: MergePlan, unread: [UInt8], signingKey: [UInt8]?
+    _ plan: StreamMergePlan, unread: [UInt8], signingKey: [UInt8]?
   ) throws(MergeError) -> OwnedDescriptor {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
     let descriptor: OwnedDescriptor
@@ -577,7 +579,7 @@ extension Engine {
   }
 
   /// The peer's FIN is no part of what a restored socket knows; it gets it as the segment that it was.
-  private func deliverFIN(_ plan: MergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
+  private func deliverFIN(_ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
     let block = plan.block
     let uplink = instance.defaultUplink
     let builder = TCPFrameBuilder(
@@ -599,7 +601,7 @@ extension Engine {
 
   /// Puts unacknowledged bytes on the wire at once: the kernel alone would wait for its initial
   /// retransmission timeout. A segment without data, where there are none, tells the peer where we stand.
-  private func resend(_ plan: MergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
+  private func resend(_ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
     let block = plan.block
     let finCount: UInt32 = plan.finReceived ? 1 : 0
     let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)
@@ -630,7 +632,7 @@ extension Engine {
   }
 
   /// Bytes of payload in a full segment: what the peer takes, and what every uplink carries.
-  private func segmentSize(_ plan: MergePlan, isSigned: Bool) -> Int {
+  private func segmentSize(_ plan: StreamMergePlan, isSigned: Bool) -> Int {
     let ipHeader = plan.flow.local.address.family == .v4 ? 20 : 40
     let options =
       (plan.block.negotiated.timestamps ? 12 : 0) + (isSigned ? TCPSignature.optionByteCount : 0)

@@ -34,7 +34,7 @@ extension SocketOptions {
 }
 
 extension TCPSnapshot {
-  init(_ plan: MergePlan, receiveQueue: [UInt8]) throws(MergeError) {
+  init(_ plan: StreamMergePlan, receiveQueue: [UInt8]) throws(MergeError) {
     let block = plan.block
     let options: SocketOptions
     do throws(SnapshotDecodingError) {

@@ -36,21 +36,22 @@ public struct ReplicationRequest: Hashable, Sendable {
     self.note = note
   }
 
-  func record() -> [UInt8] {
+  /// - Parameter version: what the link speaks.
+  func record(version: UInt16) -> [UInt8] {
     var writer = ByteWriter(.ihaRequest, capacity: 160 + note.count)
     writer.handle(primary)
     writer.integer(number)
     writer.text(service.description)
-    writer.flow(flow)
+    writer.flow(flow, version: version)
     writer.byteArray(note)
     return writer.record()
   }
 
-  init(_ reader: inout ByteReader) throws(RecordError) {
+  init(_ reader: inout ByteReader, version: UInt16) throws(RecordError) {
     primary = try reader.handle()
     number = try reader.integer()
     service = try reader.serviceName()
-    flow = try reader.flow()
+    flow = try reader.flow(version: version)
     note = try reader.byteArray(limit: Self.noteLimit)
     try reader.finish()
   }

@@ -30,6 +30,8 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
   case plainWrite
   /// In record mode the socket took no more, with records still to be written: the application has shut it down.
   case recordsCutShort
+  /// The snoop pair that waits on the secondary is for a socket of another transport protocol.
+  case wrongTransport
 
   public var description: String {
     switch self {
@@ -51,6 +53,7 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
     case .requestedByOperator: "requested by an operator"
     case .plainWrite: "plain write in record mode"
     case .recordsCutShort: "output ended before all records were written"
+    case .wrongTransport: "the snoop pair on the secondary is for another transport protocol"
     }
   }
 

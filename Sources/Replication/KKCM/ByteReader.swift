@@ -63,10 +63,18 @@ struct ByteReader {
 
   mutating func endpoint() throws(RecordError) -> Endpoint { Endpoint(try address(), try integer()) }
 
-  mutating func flow() throws(RecordError) -> Flow {
-    guard let transport = TransportProtocol(rawValue: try integer()) else { throw .invalidField("transport") }
-    let flow = Flow(transport, local: try endpoint(), remote: try endpoint())
-    guard flow.local.address.family == flow.remote.address.family else { throw .invalidField("flow") }
+  /// - Parameter version: what the link speaks.
+  mutating func flow(version: UInt16) throws(RecordError) -> Flow {
+    guard let transport = TransportProtocol(rawValue: try integer()),
+      transport != .udp || version >= LinkVersion.hasDatagrams
+    else { throw .invalidField("transport") }
+    var flow = Flow(transport, local: try endpoint(), remote: try endpoint())
+    if version >= LinkVersion.namesInstances { flow.instance = RoutingInstanceID(rawValue: try integer()) }
+    let family = flow.local.address.family
+    // Where a peer has no port there is none, which only a UDP socket can do without.
+    guard flow.remote.address.family == family,
+      flow.remote.port != 0 || flow == Flow(unconnected: flow.local, instance: flow.instance)
+    else { throw .invalidField("flow") }
     return flow
   }
 

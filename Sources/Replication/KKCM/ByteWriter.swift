@@ -24,13 +24,15 @@ struct ByteWriter {
 
   mutating func text(_ value: String) { byteArray(Array(value.utf8)) }
 
-  mutating func flow(_ flow: Flow) {
+  /// - Parameter version: what the link speaks, which must be able to say it.
+  mutating func flow(_ flow: Flow, version: UInt16) {
     integer(flow.transport.rawValue)
     for endpoint in [flow.local, flow.remote] {
       integer(endpoint.address.family.rawValue)
       bytes.append(contentsOf: endpoint.address.bytes)
       integer(endpoint.port)
     }
+    if version >= LinkVersion.namesInstances { integer(flow.instance.rawValue) }
   }
 
   /// The whole record, with its length filled in.

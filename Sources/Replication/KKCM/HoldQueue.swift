@@ -44,4 +44,16 @@ struct HoldQueue {
     byteCount -= Int(entry.byteCount)
     return entry
   }
+
+  /// Takes the entries of one socket out of the queue, wherever they stand in it.
+  mutating func removeAll(ofSocket socket: Int32, generation: UInt32) -> [Entry] {
+    var taken: [Entry] = []
+    entries.removeAll { entry in
+      guard entry.socket == socket, entry.generation == generation else { return false }
+      taken.append(entry)
+      byteCount -= Int(entry.byteCount)
+      return true
+    }
+    return taken
+  }
 }

@@ -58,7 +58,7 @@ struct Hello: Hashable {
 public enum LinkVersion {
   /// What this engine speaks. Two releases that follow each other always share one, so that a pair can be upgraded
   /// one RE at a time.
-  public static let supported: ClosedRange<UInt16> = 1...2
+  public static let supported: ClosedRange<UInt16> = 1...3
 
   /// From this one on the end of a replication names both handles, so that a record which comes late, or for a
   /// handle that an application made up, ends nobody else's pair.
@@ -66,6 +66,12 @@ public enum LinkVersion {
 
   /// From this one on instances of applications find each other through the engines.
   static let hasServices: UInt16 = 2
+
+  /// From this one on a flow, and a late frame, names its routing instance.
+  static let namesInstances: UInt16 = 3
+
+  /// From this one on UDP sockets are replicated.
+  static let hasDatagrams: UInt16 = 3
 }
 
 /// A sign of life, on the link and, beside it, on the uplink: what the sender is, and what it knows.

@@ -10,6 +10,8 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   case sdrlInitial = 0x0102
   /// A whole record that an application gave to the record interface.
   case sdrlRecord = 0x0103
+  /// A datagram that the primary is about to send.
+  case sdrlDatagram = 0x0104
   /// The control block, after a change that no segment record carries.
   case psrmUpdate = 0x0201
   /// The control block as the handshake found it.
@@ -18,8 +20,11 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   case prlSegment = 0x0301
   /// A piece of the receive queue as the handshake found it.
   case prlInitial = 0x0302
-  /// A whole frame that reached the old primary after it had handed mastership over.
+  /// A whole frame that reached the old primary after it had handed mastership over. From version 3 of the link on the
+  /// header names the routing instance that it arrived in, where other records name a socket.
   case prlLateFrame = 0x0303
+  /// A datagram that the primary has taken in, or, in a handshake, one that its application has not read.
+  case prlDatagram = 0x0304
   /// A socket is about to be replicated.
   case ihaBegin = 0x0401
   /// All that the handshake has to say has been said.
@@ -58,14 +63,12 @@ public enum RecordKind: UInt16, Sendable, CaseIterable {
   /// Whether the record takes a position in the replication log and is acknowledged by it.
   @inlinable public var isLogged: Bool {
     switch self {
-    case .sdrlSegment, .sdrlInitial, .sdrlRecord, .psrmUpdate, .psrmSnapshot, .prlSegment, .prlInitial,
-      .ihaBegin,
-      .ihaCommit, .ihaEnd:
+    case .sdrlSegment, .sdrlInitial, .sdrlRecord, .sdrlDatagram, .psrmUpdate, .psrmSnapshot, .prlSegment,
+      .prlInitial, .prlDatagram, .ihaBegin, .ihaCommit, .ihaEnd:
       true
     case .prlLateFrame, .ihaAccept, .ihaReject, .ihaEnded, .ihaPause, .ihaResume, .ihaService,
-      .ihaRequest, .ihaAnswer, .ihaWithdraw, .kkcmHello, .kkcmKeepalive,
-      .kkcmAcknowledge,
-      .kkcmClose, .mastershipRequest, .mastershipHandover, .mastershipGrant:
+      .ihaRequest, .ihaAnswer, .ihaWithdraw, .kkcmHello, .kkcmKeepalive, .kkcmAcknowledge, .kkcmClose,
+      .mastershipRequest, .mastershipHandover, .mastershipGrant:
       false
     }
   }
@@ -142,7 +145,8 @@ public struct RecordHeader: Hashable, Sendable {
   public var kind: RecordKind
   /// Bytes of the whole record, this header included.
   public var byteCount: Int
-  /// The socket the record is about, by the name that the receiver gave it; 0 where it is about none.
+  /// The socket the record is about, by the name that the receiver gave it; 0 where it is about none. (In a late frame
+  /// the routing instance.)
   public var handle: Handle
 
   @inlinable public init(kind: RecordKind, byteCount: Int, handle: Handle) {

@@ -110,7 +110,7 @@ final class SimulatedEngine {
 
   private func egress(_ frame: [UInt8]) {
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
-    guard steered.contains(packet.outboundFlow) else { return leave(frame) }
+    guard steered.contains(packet.outboundFlow()) else { return leave(frame) }
     lastReference += 1
     let reference = FrameReference(lastReference)
     let verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: pair.now)
@@ -128,7 +128,7 @@ final class SimulatedEngine {
   func arrive(_ frame: [UInt8]) {
     guard isAlive else { return }
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
-    let flow = packet.inboundFlow
+    let flow = packet.inboundFlow()
     if steered.contains(flow) {
       lastReference += 1
       let reference = FrameReference(lastReference)
@@ -148,7 +148,7 @@ final class SimulatedEngine {
   private func deliver(_ frame: [UInt8]) {
     frame.withUnsafeBytes { bytes in
       let packet = TCPPacket(bytes)!
-      let flow = packet.inboundFlow
+      let flow = packet.inboundFlow()
       guard sockets[flow] != nil else { return pair.reset(flow, slot: slot) }
       guard packet.checksumIsValid(bytes) else { return }
       sockets[flow]!.receive(
@@ -232,12 +232,13 @@ final class SimulatedEngine {
       leave(
         ModelTCP.Output(acknowledgment).frame(
           from: acknowledgment.flow.local, to: acknowledgment.flow.remote))
-    case .injectLate(let range): arrive(Array(input[range]))
+    case .injectLate(let range, _): arrive(Array(input[range]))
 
     case .appendSegment(let record):
       var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       pair.link.send(bytes + frame[record.payload], from: slot)
+    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
     case .appendLateFrame(let header):
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
       bytes.withUnsafeMutableBytes { header.store(in: $0) }

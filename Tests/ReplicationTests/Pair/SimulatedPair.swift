@@ -177,7 +177,7 @@ final class SimulatedPair {
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
     let segment = packet.segment
     if engines[1 - slot].leaseIsInForce { broken("a frame left re\(slot) while both REs hold a lease") }
-    guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow }) else {
+    guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow() }) else {
       return broken("a frame of no conversation left")
     }
     let edge = segment.acknowledgment + Int(segment.window) << Int(conversation.options.windowScale)
@@ -231,7 +231,9 @@ final class SimulatedPair {
   private func deliverToPeer(_ frame: [UInt8]) {
     frame.withUnsafeBytes { bytes in
       let packet = TCPPacket(bytes)!
-      guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow }) else { return }
+      guard let conversation = conversations.first(where: { $0.flow == packet.outboundFlow() }) else {
+        return
+      }
       conversation.peer.receive(
         packet.segment, UnsafeRawBufferPointer(rebasing: bytes[packet.segment.payload]), now: now)
       if conversation.peer.heardOfTheUnsent { broken("the peer was acknowledged bytes it never sent") }
@@ -413,7 +415,9 @@ final class SimulatedPair {
   /// Turns the pair into a live socket on re1, and holds it against everything that has left re0.
   func merge(_ conversation: Conversation) throws {
     let engine = engines[1]
-    let plan = try engine.node.merge(conversation.secondaryHandle!, now: now)
+    guard case .stream(let plan) = try engine.node.merge(conversation.secondaryHandle!, now: now) else {
+      return broken("a TCP connection is merged as a UDP socket")
+    }
     let receiveEnd = plan.receiveNext + (plan.finReceived ? 1 : 0)
     let sendEnd = plan.sendUnacknowledged + plan.sendQueue.count
     if plan.flow != conversation.flow { broken("merged the wrong flow") }

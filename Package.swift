@@ -126,15 +126,8 @@ let package = Package(
       ],
       swiftSettings: strict),
 
-    // Makes the keys and certificates of the inter-RE link.
-    .target(
-      name: "LinkKeys",
-      dependencies: [
-        .product(name: "Crypto", package: "swift-crypto"),
-        .product(name: "SwiftASN1", package: "swift-asn1"),
-        .product(name: "X509", package: "swift-certificates"),
-      ],
-      swiftSettings: strict),
+    // Makes the keys and certificates of the inter-RE link, with openssl(1).
+    .target(name: "LinkKeys", swiftSettings: strict),
 
     // The echo server and the traffic tool of the lab, as a library so that they can be tested.
     .target(
@@ -225,19 +218,10 @@ let package = Package(
   ]
 )
 
-if Context.environment["JSR_WITHOUT_LAB_TESTS"] == nil {
-  // What jsrctl makes the link's keys with. They bring a second BoringSSL, beside that of swift-nio-ssl.
-  package.dependencies += [
-    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
-    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
-    .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
-  ]
-} else {
-  // The tests of the lab, and what they alone need, take long to compile. A run under a sanitizer has no use for them,
-  // nor for programs and what tests those.
+if Context.environment["JSR_WITHOUT_LAB_TESTS"] != nil {
+  // The tests of the lab take long to compile. A run under a sanitizer has no use for them, nor for programs and what
+  // tests those.
   let programs: Set = ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrsim"]
   package.products.removeAll { programs.contains($0.name) }
-  package.targets.removeAll {
-    programs.union(["LabTests", "LinkKeys", "LinkSecurityTests", "ProgramTests"]).contains($0.name)
-  }
+  package.targets.removeAll { programs.union(["LabTests", "ProgramTests"]).contains($0.name) }
 }

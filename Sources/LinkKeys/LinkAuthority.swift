@@ -1,13 +1,12 @@
-import Crypto
 public import FoundationEssentials
-import SwiftASN1
-import X509
 
 /// Who says which key belongs to which routing engine: a self-signed certificate with its key, which serves
-/// one pair.
+/// one pair. Keys are of the curve P-256; the program `openssl` makes and signs them.
 public struct LinkAuthority: Sendable {
-  private let certificate: Certificate
-  private let key: P256.Signing.PrivateKey
+  public let certificatePEM: String
+  public let keyPEM: String
+  /// When its certificate ends.
+  public let end: Date
 
   /// The certificate of a routing engine and the key that belongs to it, both in PEM.
   public struct Identity: Sendable {
@@ -15,75 +14,57 @@ public struct LinkAuthority: Sendable {
     public let key: String
   }
 
-  /// Makes a new authority.
-  public init(validFrom start: Date, to end: Date) throws {
-    let key = P256.Signing.PrivateKey()
-    let subject = try DistinguishedName {
-      // No two are called the same, so that a file may hold an old and a new one.
-      CommonName("JSR inter-RE link \(String(UInt64.random(in: 0 ... .max), radix: 16))")
-    }
-    let extensions = try Certificate.Extensions {
-      Critical(BasicConstraints.isCertificateAuthority(maxPathLength: 0))
-      Critical(KeyUsage(keyCertSign: true))
-      SubjectKeyIdentifier(keyIdentifier: Self.fingerprint(of: key.publicKey))
-    }
-    certificate = try Certificate(
-      version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: .init(key.publicKey),
-      notValidBefore: start, notValidAfter: end, issuer: subject, subject: subject,
-      signatureAlgorithm: .ecdsaWithSHA256, extensions: extensions, issuerPrivateKey: .init(key))
-    self.key = key
-  }
-
-  /// Takes up one that was made before, from what ``certificatePEM`` and ``keyPEM`` were.
-  ///
-  /// - Throws: ``Invalid`` if the two do not belong together, or an error of the PEM or DER reader.
-  public init(certificatePEM: String, keyPEM: String) throws {
-    certificate = try Certificate(pemEncoded: certificatePEM)
-    key = try P256.Signing.PrivateKey(pemRepresentation: keyPEM)
-    guard certificate.publicKey == .init(key.publicKey) else {
-      throw Invalid(description: "the key is not that of the certificate")
-    }
-  }
-
-  /// What an authority cannot be made of.
+  /// What an authority cannot be made of, or why `openssl` did not do it.
   public struct Invalid: Error, CustomStringConvertible {
     public let description: String
   }
 
-  /// When its certificate ends.
-  public var end: Date { certificate.notValidAfter }
-
-  public var certificatePEM: String {
-    get throws { try certificate.serializeAsPEM().pemString + "\n" }
+  /// Makes a new authority.
+  public init(validFrom start: Date, to end: Date) throws(Invalid) {
+    // No two are called the same, so that a file may hold an old and a new one.
+    let name = "JSR inter-RE link \(String(UInt64.random(in: 0 ... .max), radix: 16))"
+    let workshop = try OpenSSL(naming: name)
+    try workshop.makeRequest()
+    keyPEM = try workshop.read(.subjectKey)
+    certificatePEM = try workshop.signRequest(
+      "-selfsign", "-keyfile", workshop.path(.subjectKey), as: .authority, from: start, to: end)
+    self.end = end
   }
 
-  public var keyPEM: String { key.pemRepresentation + "\n" }
+  /// Takes up one that was made before, from what ``certificatePEM`` and ``keyPEM`` were.
+  ///
+  /// - Throws: if one of the two cannot be read, or if they do not belong together.
+  public init(certificatePEM: String, keyPEM: String) throws(Invalid) {
+    let workshop = try OpenSSL(naming: "none")
+    try workshop.write(certificatePEM, to: .authorityCertificate)
+    try workshop.write(keyPEM, to: .authorityKey)
+    let certificate = workshop.path(.authorityCertificate)
+    let signed = try workshop.run("x509", "-in", certificate, "-noout", "-pubkey")
+    let own = try workshop.run("pkey", "-in", workshop.path(.authorityKey), "-pubout")
+    guard signed == own else { throw Invalid(description: "the key is not that of the certificate") }
+    let text = try workshop.run("x509", "-in", certificate, "-noout", "-enddate", "-dateopt", "iso_8601")
+    // notAfter=2046-11-26 10:00:00Z
+    let date = text.split(separator: "=").last.map { $0.split { $0.isWhitespace }.joined(separator: "T") }
+    guard let end = date.flatMap({ try? Date($0, strategy: .iso8601) }) else {
+      throw Invalid(description: "unexpected date of a certificate: \(text.prefix(60))")
+    }
+    self.certificatePEM = certificatePEM
+    self.keyPEM = keyPEM
+    self.end = end
+  }
 
   /// Makes a key for the routing engine `name`, and says so in a certificate for both ends of a TLS
   /// connection.
   ///
   /// - Parameter name: a DNS name.
-  public func issue(to name: String, validFrom start: Date, to end: Date) throws -> Identity {
-    let subjectKey = P256.Signing.PrivateKey()
-    let extensions = try Certificate.Extensions {
-      Critical(BasicConstraints.notCertificateAuthority)
-      Critical(KeyUsage(digitalSignature: true))
-      try ExtendedKeyUsage([.serverAuth, .clientAuth])
-      SubjectAlternativeNames([.dnsName(name)])
-      AuthorityKeyIdentifier(keyIdentifier: Self.fingerprint(of: key.publicKey))
-      SubjectKeyIdentifier(keyIdentifier: Self.fingerprint(of: subjectKey.publicKey))
-    }
-    let issued = try Certificate(
-      version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: .init(subjectKey.publicKey),
-      notValidBefore: start, notValidAfter: end, issuer: certificate.subject,
-      subject: try DistinguishedName { CommonName(name) }, signatureAlgorithm: .ecdsaWithSHA256,
-      extensions: extensions, issuerPrivateKey: .init(key))
-    return Identity(
-      certificate: try issued.serializeAsPEM().pemString + "\n", key: subjectKey.pemRepresentation + "\n")
-  }
-
-  /// As RFC 7093 has it: the first 160 bits of a SHA-256.
-  private static func fingerprint(of key: P256.Signing.PublicKey) -> ArraySlice<UInt8> {
-    Array(SHA256.hash(data: key.x963Representation)).prefix(20)
+  public func issue(to name: String, validFrom start: Date, to end: Date) throws(Invalid) -> Identity {
+    let workshop = try OpenSSL(naming: name)
+    try workshop.makeRequest()
+    try workshop.write(certificatePEM, to: .authorityCertificate)
+    try workshop.write(keyPEM, to: .authorityKey)
+    let certificate = try workshop.signRequest(
+      "-cert", workshop.path(.authorityCertificate), "-keyfile", workshop.path(.authorityKey), as: .identity,
+      from: start, to: end)
+    return Identity(certificate: certificate, key: try workshop.read(.subjectKey))
   }
 }

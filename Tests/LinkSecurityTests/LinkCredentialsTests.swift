@@ -79,7 +79,7 @@ struct LinkCredentialsTests {
     },
     Mistake("an expired authority", "ca", "ca.pem", "has expired, at 20") {
       let old = try LinkAuthority(validFrom: Date() - 9 * KeyFiles.day, to: Date() - KeyFiles.day)
-      try $0.write(try old.certificatePEM, "ca.pem")
+      try $0.write(old.certificatePEM, "ca.pem")
       try $0.issue("re0", to: "re0", by: old)
     },
     Mistake("another authority", "certificate", "re0.pem", "is not accepted by whoever trusts") {
@@ -103,7 +103,7 @@ struct LinkCredentialsTests {
     let keys = try KeyFiles()
     #expect(try keys.credentials(slot: 1).warnings.isEmpty)
     let other = try KeyFiles.authority()
-    try keys.write(try other.certificatePEM + (try keys.authority.certificatePEM), "ca.pem")
+    try keys.write(other.certificatePEM + keys.authority.certificatePEM, "ca.pem")
     chmod(keys.path("re0.key"), 0o644)
     let credentials = try keys.credentials(slot: 0)
     #expect(credentials.peer == "re1")

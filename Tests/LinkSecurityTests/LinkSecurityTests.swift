@@ -315,7 +315,7 @@ struct LinkSecurityTests {
     let first = try keys.credentials(slot: 0)
     // re1 trusts the authority of re0, and believes in one of its own as well.
     let other = try KeyFiles.authority()
-    try keys.write(try keys.authority.certificatePEM + (try other.certificatePEM), "ca.pem")
+    try keys.write(keys.authority.certificatePEM + other.certificatePEM, "ca.pem")
     try keys.issue("re1", to: "re1", by: other)
     let pair = try Pair(first, try keys.credentials(slot: 1))
     try pair.connecting.waitForLine("KKCM connection with 127.0.0.1 refused: TLS: TLSV1_ALERT_UNKNOWN_CA")

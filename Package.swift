@@ -35,6 +35,8 @@ let package = Package(
     .executable(name: "jsrctl", targets: ["jsrctl"]),
     .executable(name: "jsrutil", targets: ["jsrutil"]),
     .executable(name: "jsrpeer", targets: ["jsrpeer"]),
+    .executable(name: "jsrutil_mini", targets: ["jsrutil_mini"]),
+    .executable(name: "jsrpeer_mini", targets: ["jsrpeer_mini"]),
     .executable(name: "jsrsim", targets: ["jsrsim"]),
   ],
   dependencies: [
@@ -79,12 +81,12 @@ let package = Package(
 
     // What is spoken on the control socket, by the engine on one side and JSR and jsrctl on the other.
     .target(
-      name: "Control", dependencies: ["CLinux", "Descriptors", "Replication"],
+      name: "Control", dependencies: ["CLinux", "Descriptors", "Packet", "Replication"],
       swiftSettings: strict),
 
     // What applications link.
     .target(
-      name: "JSR", dependencies: ["CLinux", "Control", "Descriptors", "Replication"],
+      name: "JSR", dependencies: ["CLinux", "Control", "Descriptors", "Packet", "Replication"],
       swiftSettings: strict),
 
     // The same for C: jsr.h, and the functions that it declares, which the compiler checks against it.
@@ -159,6 +161,18 @@ let package = Package(
         "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    // The same two for UDP, with short numbered messages.
+    .executableTarget(
+      name: "jsrutil_mini",
+      dependencies: [
+        "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+    .executableTarget(
+      name: "jsrpeer_mini",
+      dependencies: [
+        "Samples", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+
     .executableTarget(
       name: "jsrsim",
       dependencies: [
@@ -184,7 +198,7 @@ let package = Package(
       name: "LinuxNetworkingTests",
       dependencies: ["LinuxNetworking", "CLinux", "Descriptors", "Packet"], swiftSettings: strict),
     .testTarget(
-      name: "ControlTests", dependencies: ["Control", "JSR", "Descriptors", "CLinux"],
+      name: "ControlTests", dependencies: ["Control", "JSR", "Descriptors", "CLinux", "Packet"],
       swiftSettings: strict),
     .testTarget(
       name: "EngineConfigurationTests",
@@ -221,7 +235,7 @@ let package = Package(
 if Context.environment["JSR_WITHOUT_LAB_TESTS"] != nil {
   // The tests of the lab take long to compile. A run under a sanitizer has no use for them, nor for programs and what
   // tests those.
-  let programs: Set = ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrsim"]
+  let programs: Set = ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrutil_mini", "jsrpeer_mini", "jsrsim"]
   package.products.removeAll { programs.contains($0.name) }
   package.targets.removeAll { programs.union(["LabTests", "ProgramTests"]).contains($0.name) }
 }

@@ -1,6 +1,6 @@
 public import Replication
 
-/// One line of `show connections`: the TCP control block of a replicated socket. A field without a value is
+/// One line of `show connections`: the TCP control block of a replicated socket, or what there is of a UDP one. A field without a value is
 /// missing in JSON. Sequence numbers are the 32 bits of the wire (RFC 9293); windows are in bytes, scaling
 /// applied.
 public struct ConnectionReport: Sendable, Hashable, Codable {
@@ -12,35 +12,35 @@ public struct ConnectionReport: Sendable, Hashable, Codable {
   public var sendQueue: Int
   /// Address and port of this end.
   public var local: String
-  /// Address and port of the peer.
+  /// Address and port of the peer; for a UDP socket that is not connected the unspecified address, and port 0.
   public var foreign: String
-  /// The TCP state, such as `ESTABLISHED`.
+  /// The TCP state, such as `ESTABLISHED`; for UDP `CONNECTED` or `UNCONNECTED`.
   public var state: String
   /// The part that this routing engine plays for the connection.
   public var role: MastershipRole
   public var handle: Handle
   /// The oldest byte not acknowledged by the peer.
-  public var sendUnacknowledged: UInt32
+  public var sendUnacknowledged: UInt32?
   /// The next byte to be sent.
-  public var sendNext: UInt32
+  public var sendNext: UInt32?
   /// The next byte expected from the peer.
-  public var receiveNext: UInt32
+  public var receiveNext: UInt32?
   /// The window that the peer offers.
-  public var sendWindow: UInt32
+  public var sendWindow: UInt32?
   /// The window that is offered to the peer.
-  public var receiveWindow: UInt32
+  public var receiveWindow: UInt32?
   /// The end of the window that was last offered to the peer: it never moves back.
-  public var receiveRightEdge: UInt32
+  public var receiveRightEdge: UInt32?
   /// The largest segment sent, in bytes of payload.
-  public var maximumSegmentSize: Int
+  public var maximumSegmentSize: Int?
   /// The shift of the windows that the peer announces, 0 to 14; missing without window scaling.
   public var sendWindowScale: UInt8?
   /// The shift of the windows announced to the peer.
   public var receiveWindowScale: UInt8?
   /// Selective acknowledgement was agreed on.
-  public var sack: Bool
+  public var sack: Bool?
   /// Timestamps were agreed on (RFC 7323).
-  public var timestamps: Bool
+  public var timestamps: Bool?
   /// The last timestamp of the peer that is echoed.
   public var timestampRecent: UInt32?
   /// The last timestamp sent.
@@ -48,10 +48,11 @@ public struct ConnectionReport: Sendable, Hashable, Codable {
 
   public init(
     proto: String, receiveQueue: Int, sendQueue: Int, local: String, foreign: String, state: String,
-    role: MastershipRole, handle: Handle, sendUnacknowledged: UInt32, sendNext: UInt32,
-    receiveNext: UInt32, sendWindow: UInt32, receiveWindow: UInt32, receiveRightEdge: UInt32,
-    maximumSegmentSize: Int, sendWindowScale: UInt8?, receiveWindowScale: UInt8?, sack: Bool,
-    timestamps: Bool, timestampRecent: UInt32?, timestampLast: UInt32?
+    role: MastershipRole, handle: Handle, sendUnacknowledged: UInt32? = nil, sendNext: UInt32? = nil,
+    receiveNext: UInt32? = nil, sendWindow: UInt32? = nil, receiveWindow: UInt32? = nil,
+    receiveRightEdge: UInt32? = nil, maximumSegmentSize: Int? = nil, sendWindowScale: UInt8? = nil,
+    receiveWindowScale: UInt8? = nil, sack: Bool? = nil, timestamps: Bool? = nil,
+    timestampRecent: UInt32? = nil, timestampLast: UInt32? = nil
   ) {
     self.proto = proto
     self.receiveQueue = receiveQueue

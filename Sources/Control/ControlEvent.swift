@@ -1,3 +1,4 @@
+public import Packet
 public import Replication
 
 /// Something that happened, told to clients that asked for it.
@@ -30,20 +31,27 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
     case missed(count: Int)
   }
 
-  /// A connection that is to be followed.
+  /// A connection, or a UDP socket, that is to be followed.
   public struct ReplicationRequested: Sendable, Hashable {
     public var service: String
     /// The primary's name for the socket.
     public var primary: Handle
-    /// Address and port of this end, such as `5.5.5.5:16000`, and of the peer.
+    /// What it speaks: whether the snoop pair has streams of bytes, or of datagrams.
+    public var transport: TransportProtocol
+    /// Address and port of this end, such as `5.5.5.5:16000`, and of the peer: for a UDP socket that is not connected
+    /// the unspecified address, and port 0.
     public var local: String
     public var foreign: String
     /// What the other instance has to say of it.
     public var note: [UInt8]
 
-    public init(service: String, primary: Handle, local: String, foreign: String, note: [UInt8]) {
+    public init(
+      service: String, primary: Handle, transport: TransportProtocol = .tcp, local: String, foreign: String,
+      note: [UInt8]
+    ) {
       self.service = service
       self.primary = primary
+      self.transport = transport
       self.local = local
       self.foreign = foreign
       self.note = note
@@ -84,7 +92,7 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
 
 extension ControlEvent: Codable {
   private enum CodingKeys: String, CodingKey {
-    case version, event, handle, reason, count, service, primary, local, foreign, note
+    case version, event, handle, reason, count, service, primary, transport, local, foreign, note
     case timeMilliseconds = "time_ms"
   }
 
@@ -127,7 +135,8 @@ extension ControlEvent: Codable {
       case .replicationRequested:
         .replicationRequested(
           ReplicationRequested(
-            service: try string(.service), primary: try primary(), local: try string(.local),
+            service: try string(.service), primary: try primary(),
+            transport: try TransportProtocol(from: container, forKey: .transport), local: try string(.local),
             foreign: try string(.foreign), note: try container.decode([UInt8].self, forKey: .note)))
       case .requestWithdrawn: .requestWithdrawn(service: try string(.service), primary: try primary())
       case .missed: .missed(count: try container.decode(Int.self, forKey: .count))
@@ -171,6 +180,7 @@ extension ControlEvent: Codable {
       try name(.replicationRequested)
       try container.encode(request.service, forKey: .service)
       try container.encode(request.primary, forKey: .primary)
+      try request.transport.encode(to: &container, forKey: .transport)
       try container.encode(request.local, forKey: .local)
       try container.encode(request.foreign, forKey: .foreign)
       try container.encode(request.note, forKey: .note)

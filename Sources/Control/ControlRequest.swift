@@ -1,4 +1,5 @@
 import FoundationEssentials
+public import Packet
 public import Replication
 
 /// One request to the engine.
@@ -13,8 +14,9 @@ public struct ControlRequest: Sendable, Hashable {
     case allocate
     /// Gives back a handle that has no socket. Answer: `done`.
     case free(Handle)
-    /// A snoop pair for a handle of the primary. Answer: `handle`, with two descriptors, rcv before snd.
-    case attach(primary: Handle)
+    /// A snoop pair for a handle of the primary, whose socket is of this kind. Answer: `handle`, with two descriptors,
+    /// rcv before snd.
+    case attach(primary: Handle, transport: TransportProtocol = .tcp)
     /// Replicates the socket whose descriptor comes with the request. Answer, after the handshake: `done`. The
     /// client keeps its own descriptor and leaves it alone until then.
     case replicate(primary: Handle, secondary: Handle)
@@ -166,7 +168,7 @@ extension ControlRequest {
 extension ControlRequest: Codable {
   private enum CodingKeys: String, CodingKey {
     case version, id, request, application, handle, primary, secondary, scope, report, action, role, name,
-      value, level, layer, on, service, note, reason
+      value, level, layer, on, service, note, reason, transport
     case protocolVersion = "protocol_version"
     case signingKey = "signing_key"
   }
@@ -211,7 +213,9 @@ extension ControlRequest: Codable {
         role: container.contains(.role) ? try choice(ClientRole.self, .role) : .application)
     case .allocate: body = .allocate
     case .free: body = .free(try handle())
-    case .attach: body = .attach(primary: try handle(.primary))
+    case .attach:
+      body = .attach(
+        primary: try handle(.primary), transport: try TransportProtocol(from: container, forKey: .transport))
     case .replicate: body = .replicate(primary: try handle(.primary), secondary: try handle(.secondary))
     case .unreplicate: body = .unreplicate(try handle())
     case .merge:
@@ -261,9 +265,10 @@ extension ControlRequest: Codable {
     case .free(let handle):
       try name(.free)
       try container.encode(handle, forKey: .handle)
-    case .attach(let primary):
+    case .attach(let primary, let transport):
       try name(.attach)
       try container.encode(primary, forKey: .primary)
+      try transport.encode(to: &container, forKey: .transport)
     case .replicate(let primary, let secondary):
       try name(.replicate)
       try container.encode(primary, forKey: .primary)

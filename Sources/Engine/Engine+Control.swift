@@ -3,6 +3,7 @@ import Descriptors
 import EngineConfiguration
 import Glibc
 import Logging
+import Packet
 import Replication
 
 // What clients of the control socket ask for.
@@ -25,7 +26,7 @@ extension Engine: ControlDelegate {
         owners[handle] = client
         reply.send(.handle(handle))
       } catch { reply.refuse(error) }
-    case .attach(let primary): attach(primary, owner: client, reply: reply)
+    case .attach(let primary, let transport): attach(primary, transport, owner: client, reply: reply)
     case .free(let handle):
       guard let reply = checkOwner(of: handle, client, reply) else { return }
       do throws(SocketError) {
@@ -75,7 +76,8 @@ extension Engine: ControlDelegate {
       requestReplication(of: descriptor, primary, service, note, reply: reply)
     case .acceptReplication(let primary):
       guard let reply = checkRequest(primary, client, reply) else { return }
-      attach(primary, owner: client, answersRequest: true, reply: reply)
+      let transport = node.transport(requestedFor: primary) ?? .tcp
+      attach(primary, transport, owner: client, answersRequest: true, reply: reply)
     case .declineReplication(let primary, let reason):
       guard let reply = checkRequest(primary, client, reply) else { return }
       do throws(SocketError) {
@@ -99,12 +101,13 @@ extension Engine: ControlDelegate {
   }
 
   private func attach(
-    _ primary: Handle, owner: ClientID, answersRequest: Bool = false, reply: ReplyPort
+    _ primary: Handle, _ transport: TransportProtocol, owner: ClientID, answersRequest: Bool = false,
+    reply: ReplyPort
   ) {
     do throws(SocketError) {
-      let handle = try node.attach(primary: primary)
+      let handle = try node.attach(primary: primary, transport: transport)
       do throws(SystemError) {
-        let (pair, rcv, snd) = try SnoopPair.open()
+        let (pair, rcv, snd) = try SnoopPair.open(for: transport)
         let parcel = DescriptorParcel(owning: [rcv, snd])
         if answersRequest {
           do throws(SocketError) {

@@ -79,7 +79,9 @@ extension Engine {
   }
 
   private func connection(_ view: ReplicationNode.SocketView) -> ConnectionReport? {
-    guard let flow = view.flow, let block = view.block else { return nil }
+    guard let flow = view.flow else { return nil }
+    if flow.transport == .udp { return datagramReport(view, flow) }
+    guard let block = view.block else { return nil }
     var unread = 0
     var unacknowledged = max(0, block.sendNext - block.sendUnacknowledged)
     var state = "ESTABLISHED"
@@ -104,6 +106,19 @@ extension Engine {
       timestamps: block.negotiated.timestamps,
       timestampRecent: block.negotiated.timestamps ? block.timestampRecent : nil,
       timestampLast: block.negotiated.timestamps ? block.timestampSent : nil)
+  }
+
+  private func datagramReport(_ view: ReplicationNode.SocketView, _ flow: Flow) -> ConnectionReport? {
+    var queues = UDPSocket.Queues()
+    if let socket = sockets[view.handle], socket.closeRequested == nil {
+      queues = (try? UDPSocket.queues(of: socket.descriptor)) ?? queues
+    } else if let pair = pairs[view.handle] {
+      queues.received = pair.queuedByteCount
+    }
+    return ConnectionReport(
+      proto: "\(flow.transport)", receiveQueue: queues.received, sendQueue: queues.sent,
+      local: "\(flow.local)", foreign: "\(flow.remote)",
+      state: flow.isUnconnected ? "UNCONNECTED" : "CONNECTED", role: role(of: view), handle: view.handle)
   }
 
   /// The names of RFC 9293 for the kernel's numbers (include/net/tcp_states.h).
@@ -132,7 +147,7 @@ extension Engine {
     add("engine", "waiting_bytes", now.waitingBytes, "bytes")
     add("engine", "held_packets_max", peaks.heldPackets, "packets")
     add("engine", "held_bytes_max", peaks.heldBytes, "bytes")
-    add("engine", "stored_frames", store.count, "packets")
+    add("engine", "stored_frames", store.count + fragments.count, "packets")
     add("engine", "buffered_bytes", now.bufferedBytes + snooped, "bytes")
     add("engine", "snoop_pairs", pairs.count + endingPairs.count, "pairs")
     add("engine", "descriptors", Self.openDescriptors(), "descriptors")
@@ -141,6 +156,7 @@ extension Engine {
     add("engine", "frames_delivered", counters.framesDelivered, "packets")
     add("engine", "frames_sent", counters.framesSent, "packets")
     add("engine", "frames_refused", counters.framesRefused, "packets")
+    add("engine", "fragments_dropped", counters.fragmentsDropped, "packets")
 
     let counts = node.statistics
     add("kkcm", "link_sessions", counts.linkSessions, "links")
@@ -186,6 +202,7 @@ extension Engine {
       add(layer, "discarded", reinjection.discarded, "packets")
     }
     add("engine", "dropped_limit", counts.droppedForLimit, "packets")
+    add("engine", "datagrams_dropped", counts.datagramsDropped, "packets")
     add("engine", "dropped_secondary", counts.droppedAsSecondary, "packets")
     add("engine", "stray_packets", counts.strayPackets, "packets")
     add("engine", "segments_resent", counters.segmentsResent, "packets")

@@ -38,6 +38,7 @@ public final class Engine: @unchecked Sendable {
 
   var node: ReplicationNode
   var store = FrameStore()
+  var fragments = FragmentBuffer()
   var counters = EngineCounters()
   var link: Link!
   /// `nil` if the link is plain text.
@@ -217,7 +218,7 @@ public final class Engine: @unchecked Sendable {
     try? await eventLoop.submit { self.beginStop() }.get()
     // The handover takes a few milliseconds; whoever cannot take it by then will find out by himself.
     for _ in 0..<100 {
-      let isDone = (try? await eventLoop.submit { self.node.arbiter.phase != .handingOver }.get()) ?? true
+      let isDone = (try? await eventLoop.submit { !self.node.isHandingOver }.get()) ?? true
       if isDone { break }
       try? await Task.sleep(for: .milliseconds(10))
     }
@@ -274,6 +275,7 @@ public final class Engine: @unchecked Sendable {
     node.tick(now: now)
     inspectSuspects(now: now)
     sweepSockets(now: now)
+    expireFragments(now: now)
     beginPendingRecords(now: now)
     unsteerWhatIsDue(now: now)
     settle()
@@ -341,8 +343,9 @@ public final class Engine: @unchecked Sendable {
     case .appendSegment(let record):
       guard case .packet(let buffer) = context else { preconditionFailure("a segment comes from a packet") }
       link.append(record, of: buffer, origin: VirtioNetHeader.byteCount)
-    // There are none: pairs are attached for TCP, so that a handshake of a UDP socket is rejected.
-    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
+    case .appendDatagram(let record):
+      guard case .packet(let buffer) = context else { preconditionFailure("a datagram comes from a packet") }
+      link.append(record, of: buffer, origin: VirtioNetHeader.byteCount)
     case .appendLateFrame(let header):
       guard case .packet(let buffer) = context else { preconditionFailure("a frame comes from a packet") }
       link.append(header, body: buffer)
@@ -354,6 +357,11 @@ public final class Engine: @unchecked Sendable {
       guard case .link(let bytes) = context else { preconditionFailure("snooped bytes come from the link") }
       snoop(UnsafeRawBufferPointer(rebasing: bytes[range]), handle, stream)
     case .snoopOwned(let handle, let stream, let bytes): bytes.withUnsafeBytes { snoop($0, handle, stream) }
+    case .snoopDatagram(let handle, let stream, let remote, let local, let range):
+      guard case .link(let bytes) = context else { preconditionFailure("snooped bytes come from the link") }
+      snoop(bytes[range], remote: remote, local: local, handle, stream)
+    case .snoopOwnedDatagram(let handle, let stream, let datagram):
+      snoop(datagram.payload[...], remote: datagram.remote, local: datagram.local, handle, stream)
     case .endSnoop(let handle, let stream): endSnoop(handle, stream)
 
     case .steer(let handle, let flow): steeringAdditions.append((handle, flow))

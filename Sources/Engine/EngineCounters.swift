@@ -2,14 +2,16 @@
 struct EngineCounters {
   /// Frames read from the TAP device.
   var framesRead: UInt64 = 0
-  /// Frames that were no TCP segment of anybody's: chatter of the TAP device itself.
+  /// Frames that were neither TCP nor UDP: chatter of the TAP device itself.
   var framesIgnored: UInt64 = 0
   /// Frames delivered to the kernel.
   var framesDelivered: UInt64 = 0
   /// Frames put on the uplink.
   var framesSent: UInt64 = 0
-  /// Frames that the kernel did not take; TCP sends them again.
+  /// Frames that the kernel did not take; they are lost, as on any network.
   var framesRefused: UInt64 = 0
+  /// Fragments that contradicted others, or whose packet did not become whole.
+  var fragmentsDropped: UInt64 = 0
   /// Segments resent at a merge.
   var segmentsResent: UInt64 = 0
   /// Segments of signed connections that the peer cannot have signed.

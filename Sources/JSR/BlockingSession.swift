@@ -85,8 +85,12 @@ package final class BlockingSession: Sendable {
     try done(.close(handle), within: time)
   }
 
-  package func attach(primary: Handle, within time: Duration) throws(CallFailure) -> SnoopPair {
-    try call(.attach(primary: primary), within: time) { answer throws(JSRError) in try answer.takePair() }
+  package func attach(
+    primary: Handle, transport: TransportProtocol = .tcp, within time: Duration
+  ) throws(CallFailure) -> SnoopPair {
+    try call(.attach(primary: primary, transport: transport), within: time) { answer throws(JSRError) in
+      try answer.takePair()
+    }
   }
 
   package func register(service: String, within time: Duration) throws(CallFailure) {

@@ -65,7 +65,8 @@ public final class Session: Sendable {
   /// also when the engine refuses.
   ///
   /// - Parameters:
-  ///   - socket: an established TCP connection; unread and unacknowledged bytes are no obstacle.
+  ///   - socket: an established TCP connection; unread and unacknowledged bytes are no obstacle. Or a UDP socket that is
+  ///     bound to a replicated address, connected or not; unread datagrams go along.
   ///   - primary: a handle from `allocate`.
   ///   - secondary: the handle that the other instance got from `attach(primary:)`.
   public func replicate(
@@ -181,8 +182,15 @@ public final class Session: Sendable {
 
   /// Makes the snoop pair for a handle of the primary. Bytes come once the primary has replicated its socket
   /// with the pair's handle as `secondary`.
-  public func attach(primary: Handle) async throws(JSRError) -> SnoopPair {
-    try pair(in: await connection.call(.attach(primary: primary)))
+  ///
+  /// - Parameters:
+  ///   - primary: the primary's handle.
+  ///   - transport: what the primary's socket speaks. For UDP each descriptor of the pair gives one datagram at a
+  ///     time, with its addresses: read them with `SnoopedDatagram.read(from:)`.
+  public func attach(
+    primary: Handle, transport: TransportProtocol = .tcp
+  ) async throws(JSRError) -> SnoopPair {
+    try pair(in: await connection.call(.attach(primary: primary, transport: transport)))
   }
 
   /// Turns a snoop pair into the live socket, on the new primary, after `.mastershipGained`.

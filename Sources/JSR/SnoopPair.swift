@@ -1,4 +1,5 @@
-/// What the secondary reads of one connection: both directions, byte-exact, each a readable stream socket.
+/// What the secondary reads of one connection: both directions, byte-exact, each a readable stream socket. Of a UDP
+/// socket: the same datagrams, one message each (`SnoopedDatagram`).
 ///
 /// The descriptors can be taken apart by consuming the fields, or as numbers by `release()`.
 @frozen

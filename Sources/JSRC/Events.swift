@@ -52,6 +52,7 @@ extension jsr_event {
     case .serviceUnavailable(let name): (kind, of) = (JSR_EVENT_SERVICE_UNAVAILABLE, name)
     case .replicationRequested(let request):
       (kind, about, of) = (JSR_EVENT_REPLICATION_REQUESTED, request.primary, request.service)
+      `protocol` = UInt32(request.transport.rawValue)
       withUnsafeMutableBytes(of: &local) { store(request.local, in: $0) }
       withUnsafeMutableBytes(of: &remote) { store(request.foreign, in: $0) }
       withUnsafeMutableBytes(of: &note) { place in

@@ -82,18 +82,31 @@ public func jsr_attach(
   _ session: OpaquePointer!, _ primary: jsr_handle, _ handle: UnsafeMutablePointer<jsr_handle>!,
   _ rcv: UnsafeMutablePointer<Int32>!, _ snd: UnsafeMutablePointer<Int32>!
 ) -> Int32 {
-  status { () throws(CFailure) in
-    let session = try require(session)
-    let handlePlace = try require(handle, "handle")
-    let rcvPlace = try require(rcv, "rcv")
-    let sndPlace = try require(snd, "snd")
-    let pair = try asking { () throws(CallFailure) in
-      try session.session.attach(primary: Handle(rawValue: primary), within: session.timeout)
-    }.release()
-    handlePlace.pointee = pair.handle.rawValue
-    rcvPlace.pointee = pair.rcv
-    sndPlace.pointee = pair.snd
-  }
+  status { () throws(CFailure) in try attach(.tcp, session, primary, handle, rcv, snd) }
+}
+
+@c @implementation
+public func jsr_attach_datagrams(
+  _ session: OpaquePointer!, _ primary: jsr_handle, _ handle: UnsafeMutablePointer<jsr_handle>!,
+  _ rcv: UnsafeMutablePointer<Int32>!, _ snd: UnsafeMutablePointer<Int32>!
+) -> Int32 {
+  status { () throws(CFailure) in try attach(.udp, session, primary, handle, rcv, snd) }
+}
+
+private func attach(
+  _ transport: TransportProtocol, _ session: OpaquePointer?, _ primary: jsr_handle,
+  _ handle: UnsafeMutablePointer<jsr_handle>?, _ rcv: UnsafeMutablePointer<Int32>?,
+  _ snd: UnsafeMutablePointer<Int32>?
+) throws(CFailure) {
+  let session = try require(session)
+  let places = (try require(handle, "handle"), try require(rcv, "rcv"), try require(snd, "snd"))
+  let pair = try asking { () throws(CallFailure) in
+    try session.session.attach(
+      primary: Handle(rawValue: primary), transport: transport, within: session.timeout)
+  }.release()
+  places.0.pointee = pair.handle.rawValue
+  places.1.pointee = pair.rcv
+  places.2.pointee = pair.snd
 }
 
 @c @implementation

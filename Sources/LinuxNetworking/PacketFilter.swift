@@ -32,6 +32,10 @@
 // - A packet forwarded to a device that is gone is dropped (net/netfilter/nf_dup_netdev.c).
 // - `fwd` on egress hands over the frame as it is, before segmentation and checksums.
 //
+// Fragments: the ports of a datagram are in its first fragment only, so a rule on ports sees none of the others
+// (nft_set_pktinfo leaves the transport out where the offset is not 0). Those of every address that has a UDP flow are
+// steered, whosever they are; on egress the kernel has cut its datagrams by then.
+//
 // Neighbour advertisements: nft 1.0.6 has no word for their target field, so it is matched as 128 bits at
 // offset 64 of the ICMPv6 header, in a set of its own type (`typeof @th,64,128`). The kernel itself sends
 // an advertisement from the address that it is for, which the rule on source addresses catches; the rule on
@@ -61,6 +65,8 @@ public final class PacketFilter {
   private let mark: UInt32
   /// What is in the kernel's sets, so that steering is idempotent: removing an unknown element would fail.
   private var steered: Set<Flow> = []
+  /// How many of these are UDP, by local address: fragments of datagrams of such an address are steered.
+  private var datagramFlowCounts: [IPAddress: Int] = [:]
 
   /// - Parameter mark: of the packets that the engine has released (SO_MARK). Not 0.
   public init(mark: UInt32) throws(PacketFilterError) {
@@ -99,6 +105,7 @@ public final class PacketFilter {
       try run("add table \(Self.table)\ndelete table \(Self.table)\nadd table \(Self.table)\n" + rules)
     }
     steered = []
+    datagramFlowCounts = [:]
   }
 
   /// The flows that are steered at this moment, whoever put them there, but for those that stand for all flows of
@@ -131,7 +138,9 @@ public final class PacketFilter {
   /// Changes which flows go through the engine, in one transaction. Adding a flow twice, or removing one that
   /// is not there, is no error.
   ///
-  /// A flow whose remote port is 0 stands for all flows of its local end: an unconnected UDP socket.
+  /// A flow whose remote port is 0 stands for all flows of its local end: an unconnected UDP socket. With a UDP flow
+  /// come all fragments from and to its local address: only the first one of a datagram has its ports, and need not
+  /// come first.
   public func steer(adding: [Flow] = [], removing: [Flow] = []) throws(PacketFilterError) {
     let added = Set(adding).subtracting(steered)
     let removed = Set(removing).intersection(steered).subtracting(adding)
@@ -146,9 +155,25 @@ public final class PacketFilter {
         }
       }
     }
+    var counts = datagramFlowCounts
+    for flow in added where flow.transport == .udp { counts[flow.local.address, default: 0] += 1 }
+    for flow in removed where flow.transport == .udp { counts[flow.local.address, default: 0] -= 1 }
+    counts = counts.filter { $0.value > 0 }
+    let (before, after) = (Set(datagramFlowCounts.keys), Set(counts.keys))
+    text += Self.fragmentElements("delete", before.subtracting(after))
+    text += Self.fragmentElements("add", after.subtracting(before))
     try run(text)
     steered.subtract(removed)
     steered.formUnion(added)
+    datagramFlowCounts = counts
+  }
+
+  private static func fragmentElements(_ verb: String, _ addresses: Set<IPAddress>) -> String {
+    [(IPAddress.Family.v4, "fragments4"), (.v6, "fragments6")].map { family, set in
+      let elements = addresses.filter { $0.family == family }.map(\.description)
+      return elements.isEmpty
+        ? "" : "\(verb) element \(table) \(set) { \(elements.joined(separator: ", ")) }\n"
+    }.joined()
   }
 
   /// Opens the fence for `addresses`, whether or not it was open: for `duration` from now, or with no end.
@@ -197,6 +222,7 @@ public final class PacketFilter {
   public func remove() throws(PacketFilterError) {
     try run("add table \(Self.table)\ndelete table \(Self.table)\n")
     steered = []
+    datagramFlowCounts = [:]
   }
 
   // MARK: -
@@ -281,6 +307,8 @@ public final class PacketFilter {
       "flush set \(table) replicated4", "flush set \(table) replicated6",
       "flush set \(table) replicated6target",
       "flush set \(table) lease4", "flush set \(table) lease6", "flush set \(table) lease6target",
+      "add set \(table) fragments4 { type ipv4_addr; }", "flush set \(table) fragments4",
+      "add set \(table) fragments6 { type ipv6_addr; }", "flush set \(table) fragments6",
       "add counter \(table) fenced",
       "add chain \(table) fence", "flush chain \(table) fence",
     ]
@@ -315,6 +343,14 @@ public final class PacketFilter {
       }
       lines.append("add rule \(table) \(chains[1]) jump fence")
       lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
+      // What is known of an IPv6 fragment's transport depends on which one it is.
+      for (inbound, outbound, isFragment) in [
+        ("ip daddr @fragments4", "ip saddr @fragments4", "meta l4proto udp ip frag-off & 0x3fff != 0"),
+        ("ip6 daddr @fragments6", "ip6 saddr @fragments6", "exthdr frag exists"),
+      ] {
+        lines.append("add rule \(table) \(chains[0]) \(inbound) \(isFragment) fwd to \"\(tap)\"")
+        lines.append("add rule \(table) \(chains[1]) \(outbound) \(isFragment) fwd to \"\(tap)\"")
+      }
       for set in FlowSet.allCases {
         let match = "meta l4proto { tcp, udp }"
         lines.append(

@@ -8,7 +8,9 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   /// Neither IPv4 nor IPv6; the value is the address family.
   case unsupportedFamily(Int32)
   /// An Internet socket of another kind; the value is its protocol.
-  case notTCP(Int32)
+  case unsupportedProtocol(Int32)
+  /// A UDP socket without a local port.
+  case notBound
   case multipath
   /// A protocol such as TLS works inside the socket (TCP_ULP), with state that cannot be read.
   case upperLayerProtocol(String)
@@ -22,16 +24,30 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case closing
   /// The packets of the socket never come by the engine.
   case otherNamespace
+  /// The kernel's answers do not fit together, for this reason.
+  case unreadable(String)
   /// The socket could not be asked.
   case system(SystemError)
+
+  /// Why a socket that had to be read could not be.
+  public init(_ error: TCPRepairError) {
+    self =
+      switch error {
+      case .refused(let refusal): refusal
+      case .system(let error): .system(error)
+      default: .unreadable("\(error)")
+      }
+  }
 
   public var description: String {
     switch self {
     case .notOpen: "the descriptor is not open"
-    case .notASocket: "the descriptor is not a socket; give a connected TCP socket"
+    case .notASocket: "the descriptor is not a socket; give a connected TCP socket, or a UDP socket"
     case .unsupportedFamily(let family):
       "a socket of address family \(family) cannot be replicated; use IPv4 or IPv6"
-    case .notTCP(let number): "the socket speaks IP protocol \(number), not TCP"
+    case .unsupportedProtocol(let number):
+      "the socket speaks IP protocol \(number), which cannot be replicated"
+    case .notBound: "the socket has no local address yet; bind it to a replicated one"
     case .multipath:
       "the socket is MPTCP, whose subflows cannot be rebuilt; create it with IPPROTO_TCP"
     case .upperLayerProtocol(let name):
@@ -44,6 +60,7 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
     case .closing: "the connection is being closed in both directions; there is nothing left to protect"
     case .otherNamespace:
       "the socket belongs to another network namespace than the engine; make it in the engine's"
+    case .unreadable(let reason): reason
     case .system(let error): "the socket cannot be examined: \(error)"
     }
   }

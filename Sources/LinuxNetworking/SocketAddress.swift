@@ -47,6 +47,20 @@ struct SocketAddress {
     try read("getpeername") { getpeername(descriptor, $0, &$1) }
   }
 
+  /// Receives into `buffer`, as recvfrom(2), and gives the sender's address.
+  static func receive(
+    _ descriptor: Int32, _ buffer: inout [UInt8], _ flags: Int32
+  ) -> (count: Int, source: SocketAddress) {
+    var storage = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    let count = withUnsafeMutablePointer(to: &storage) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        recvfrom(descriptor, &buffer, buffer.count, flags, $0, &length)
+      }
+    }
+    return (count, SocketAddress(storage: storage, length: length))
+  }
+
   private static func read(
     _ call: StaticString, _ body: (UnsafeMutablePointer<sockaddr>, inout socklen_t) -> Int32
   ) throws(SystemError) -> SocketAddress {

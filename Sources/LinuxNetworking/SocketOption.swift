@@ -41,6 +41,21 @@ public enum SocketOption: UInt8, Sendable, Hashable, CaseIterable {
   case nonBlocking = 22
   /// Whether the connection is signed (RFC 2385), 0 or 1; its key is given with the merge.
   case isSigned = 23
+  case broadcast = 24
+  /// Whether the destination of a datagram is told with it (IP_PKTINFO, IPV6_RECVPKTINFO).
+  case packetInformation = 25
+  /// Whether the time to live, or hop limit, is told with a datagram.
+  case receivedTimeToLive = 26
+  /// Whether the type of service, or traffic class, is told with a datagram.
+  case receivedTypeOfService = 27
+  /// Whether ICMP errors are told in detail (IP_RECVERR, IPV6_RECVERR).
+  case receivedErrors = 28
+  /// Whether datagrams are sent without a checksum (IPv4).
+  case noChecksum = 29
+  /// Bytes of payload of each datagram that a longer write is cut into (UDP_SEGMENT).
+  case datagramSize = 30
+  /// Whether several datagrams may be read as one (UDP_GRO).
+  case joinedDatagrams = 31
 
   /// Level and name for setsockopt(2); `nil` for what is not a socket option of its own.
   func name(_ family: IPAddress.Family) -> (level: Int32, name: Int32)? {
@@ -70,6 +85,15 @@ public enum SocketOption: UInt8, Sendable, Hashable, CaseIterable {
     case .sendBuffer: return (SOL_SOCKET, SO_SNDBUF)
     case .receiveBuffer: return (SOL_SOCKET, SO_RCVBUF)
     case .bufferLocks: return (SOL_SOCKET, JSR_SO_BUF_LOCK)
+    case .broadcast: return (SOL_SOCKET, SO_BROADCAST)
+    case .packetInformation: return isV4 ? (ip, IP_PKTINFO) : (ipv6, IPV6_RECVPKTINFO)
+    case .receivedTimeToLive: return isV4 ? (ip, IP_RECVTTL) : (ipv6, IPV6_RECVHOPLIMIT)
+    case .receivedTypeOfService: return isV4 ? (ip, IP_RECVTOS) : (ipv6, IPV6_RECVTCLASS)
+    case .receivedErrors: return isV4 ? (ip, IP_RECVERR) : (ipv6, IPV6_RECVERR)
+    case .noChecksum: return (SOL_SOCKET, SO_NO_CHECK)
+    // include/uapi/linux/udp.h
+    case .datagramSize: return (Int32(IPPROTO_UDP), 103)
+    case .joinedDatagrams: return (Int32(IPPROTO_UDP), 104)
     case .nonBlocking, .isSigned: return nil
     }
   }

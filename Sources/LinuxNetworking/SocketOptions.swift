@@ -3,7 +3,7 @@ import Descriptors
 import Glibc
 import Packet
 
-/// The socket options of a TCP socket that matter after a merge.
+/// The socket options that matter after a merge.
 ///
 /// Every option is compared with what a new socket has anyway before it is set, since setting some of them
 /// to their default value is not the same as leaving them alone (a time to live, once set, no longer
@@ -70,6 +70,20 @@ public struct SocketOptions: Sendable, Hashable {
       }
       if result != 0 { refused(SystemError("setsockopt(TCP_CONGESTION)", on: congestionControl)) }
     }
+  }
+
+  /// Buffers that the application had fixed get their size; the others are the kernel's to tune.
+  func applyBuffers(to descriptor: Int32) throws(SystemError) {
+    let locks = (self[.bufferLocks] ?? 0) & 3
+    if locks & 1 != 0, let size = self[.sendBuffer] {
+      try setSocketOption(
+        descriptor, SOL_SOCKET, SO_SNDBUFFORCE, size / 2, "setsockopt(SO_SNDBUFFORCE)")
+    }
+    if locks & 2 != 0, let size = self[.receiveBuffer] {
+      try setSocketOption(
+        descriptor, SOL_SOCKET, SO_RCVBUFFORCE, size / 2, "setsockopt(SO_RCVBUFFORCE)")
+    }
+    try setSocketOption(descriptor, SOL_SOCKET, JSR_SO_BUF_LOCK, locks, "setsockopt(SO_BUF_LOCK)")
   }
 
   // MARK: - Encoding

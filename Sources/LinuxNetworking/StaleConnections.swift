@@ -1,8 +1,8 @@
 // Theory of operation
 //
-// sock_diag(7) lists the TCP sockets of a network namespace and ends them, whoever holds them
-// (SOCK_DESTROY, CONFIG_INET_DIAG_DESTROY): tcp_abort in net/ipv4/tcp.c makes every call of a holder fail
-// with ECONNABORTED, and sends a reset to the peer. The reset is why this is only for an RE whose fence is
+// sock_diag(7) lists the sockets of a network namespace and ends them, whoever holds them (SOCK_DESTROY,
+// CONFIG_INET_DIAG_DESTROY): tcp_abort in net/ipv4/tcp.c makes every call of a holder fail with ECONNABORTED, and sends
+// a reset to the peer; udp_abort in net/ipv4/udp.c does the first. The reset is why this is only for an RE whose fence is
 // shut; tried: with the fence of `PacketFilter` shut, no reset is seen on the wire.
 
 import CLinux
@@ -10,46 +10,55 @@ import Descriptors
 import Glibc
 import Packet
 
-/// Connections of a replicated address that this RE may no longer have.
+/// Connections, and UDP sockets, of a replicated address that this RE may no longer have.
 ///
 /// An engine that loses mastership ends the sockets it knows. Others may be about: not replicated ones, and
 /// those of an engine that was killed. Left alone they would keep sending into the fence, and stand in the
 /// way when the same connection is to be merged here again.
 public enum StaleConnections {
-  /// Ends all connections whose local address is `address`. Listening sockets are left alone.
+  /// Ends all TCP connections whose local address is `address`. Listening sockets are left alone.
   ///
   /// - Returns: how many there were.
   /// - Throws: `EOPNOTSUPP` if the kernel cannot end sockets, `EPERM` without CAP_NET_ADMIN.
   public static func destroy(local address: IPAddress) throws(SystemError) -> Int {
-    try destroy(local: address) { _, _ in true }
+    try destroy(.tcp, local: address) { _, _ in true }
   }
 
-  /// Ends those of the connections of `address` that belong to one of `flows`.
+  /// Ends those of the connections and UDP sockets of `address` that belong to one of `flows`.
   public static func destroy(
     local address: IPAddress, among flows: Set<Flow>
   ) throws(SystemError) -> Int {
-    let ports = Set(flows.filter { $0.local.address == address }.map { [$0.local.port, $0.remote.port] })
-    return try destroy(local: address) { local, remote in ports.contains([local, remote]) }
+    var count = 0
+    for transport in [TransportProtocol.tcp, .udp] {
+      let own = flows.filter { $0.local.address == address && $0.transport == transport }
+      guard !own.isEmpty else { continue }
+      let ports = Set(own.map { [$0.local.port, $0.remote.port] })
+      count += try destroy(transport, local: address) { local, remote in ports.contains([local, remote]) }
+    }
+    return count
   }
 
   private static func destroy(
-    local address: IPAddress, where isMeant: (_ localPort: UInt16, _ remotePort: UInt16) -> Bool
+    _ transport: TransportProtocol, local address: IPAddress,
+    where isMeant: (_ localPort: UInt16, _ remotePort: UInt16) -> Bool
   ) throws(SystemError) -> Int {
     switch address.family {
-    case .v6: return try destroy(AF_INET6, address, where: isMeant)
+    case .v6: return try destroy(transport, AF_INET6, address, where: isMeant)
     case .v4:
       // A socket of a listener for both families has the address in its IPv6 form (RFC 4291, 2.5.5.2).
       let mapped = IPAddress(v6High: 0, low: 0xffff << 32 | UInt64(address.v4Value ?? 0))
-      return try destroy(AF_INET, address, where: isMeant) + destroy(AF_INET6, mapped, where: isMeant)
+      return try destroy(transport, AF_INET, address, where: isMeant)
+        + destroy(transport, AF_INET6, mapped, where: isMeant)
     }
   }
 
   private static func destroy(
-    _ family: Int32, _ address: IPAddress, where isMeant: (UInt16, UInt16) -> Bool
+    _ transport: TransportProtocol, _ family: Int32, _ address: IPAddress,
+    where isMeant: (UInt16, UInt16) -> Bool
   ) throws(SystemError) -> Int {
     var query = inet_diag_req_v2()
     query.sdiag_family = UInt8(family)
-    query.sdiag_protocol = UInt8(IPPROTO_TCP)
+    query.sdiag_protocol = transport.rawValue
     query.idiag_states = ~(1 << listening)
 
     var found: [inet_diag_sockid] = []

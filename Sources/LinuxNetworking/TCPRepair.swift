@@ -55,22 +55,8 @@ public enum TCPRepair {
 
   /// Throws unless `descriptor` is a TCP socket with a connection of which at least one direction is open.
   public static func validate(_ descriptor: Int32) throws(ReplicationRefusal) {
-    func integer(_ name: Int32, _ call: StaticString) throws(ReplicationRefusal) -> Int32 {
-      do throws(SystemError) {
-        return try socketOption(descriptor, SOL_SOCKET, name, into: Int32(0), call)
-      } catch {
-        switch error.code {
-        case EBADF: throw .notOpen
-        case ENOTSOCK: throw .notASocket
-        default: throw .system(error)
-        }
-      }
-    }
-    let family = try integer(SO_DOMAIN, "getsockopt(SO_DOMAIN)")
-    guard family == AF_INET || family == AF_INET6 else { throw .unsupportedFamily(family) }
-    let number = try integer(SO_PROTOCOL, "getsockopt(SO_PROTOCOL)")
-    if number == JSR_IPPROTO_MPTCP { throw .multipath }
-    guard number == Int32(IPPROTO_TCP) else { throw .notTCP(number) }
+    let transport = try InternetSocket.transport(of: descriptor)
+    guard transport == .tcp else { throw .unsupportedProtocol(Int32(transport.rawValue)) }
 
     // TCP_ULP_NAME_MAX is 16 (include/net/tcp.h); the kernel writes nothing if there is none.
     var name = [UInt8](repeating: 0, count: 16)
@@ -320,7 +306,7 @@ public enum TCPRepair {
       try setSocketOption(
         descriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, low, "setsockopt(TCP_NOTSENT_LOWAT)")
     }
-    try releaseBuffers(descriptor, snapshot.options)
+    try snapshot.options.applyBuffers(to: descriptor)
     if snapshot.options[.nonBlocking] == 0 {
       let flags = fcntl(descriptor, F_GETFL)
       guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) == 0 else {
@@ -394,19 +380,5 @@ public enum TCPRepair {
       descriptor, SOL_SOCKET, SO_SNDBUFFORCE, Int32(clamping: send), "setsockopt(SO_SNDBUFFORCE)")
     try setSocketOption(
       descriptor, SOL_SOCKET, SO_RCVBUFFORCE, Int32(clamping: receive), "setsockopt(SO_RCVBUFFORCE)")
-  }
-
-  /// Buffers that the application had fixed get their size back; the others are the kernel's to tune again.
-  private static func releaseBuffers(_ descriptor: Int32, _ options: SocketOptions) throws(SystemError) {
-    let locks = (options[.bufferLocks] ?? 0) & 3
-    if locks & 1 != 0, let size = options[.sendBuffer] {
-      try setSocketOption(
-        descriptor, SOL_SOCKET, SO_SNDBUFFORCE, size / 2, "setsockopt(SO_SNDBUFFORCE)")
-    }
-    if locks & 2 != 0, let size = options[.receiveBuffer] {
-      try setSocketOption(
-        descriptor, SOL_SOCKET, SO_RCVBUFFORCE, size / 2, "setsockopt(SO_RCVBUFFORCE)")
-    }
-    try setSocketOption(descriptor, SOL_SOCKET, JSR_SO_BUF_LOCK, locks, "setsockopt(SO_BUF_LOCK)")
   }
 }

@@ -65,7 +65,7 @@ extension ReplicationNode {
     _ packet: UDPPacket, _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool,
     now: Instant, checksumIsValid: () -> Bool
   ) -> Verdict {
-    guard entries[place]!.pausedSince == nil else {
+    guard entries[place]!.pausedSince == nil, !(isOutbound && drainingUntil != nil) else {
       return wait(place, reference, byteCount, isOutbound: isOutbound)
     }
     let record = DatagramRecord(
@@ -106,6 +106,19 @@ extension ReplicationNode {
     }
     entries[place]!.heldDatagrams += 1
     return hold(place, reference, byteCount, until: position, isOutbound: isOutbound)
+  }
+
+  /// Primary: datagrams of any socket wait for the secondary.
+  var holdsDatagrams: Bool { entries.contains { ($0?.heldDatagrams ?? 0) > 0 } }
+
+  /// Primary: mastership stays here. What waited for it to go is sent.
+  mutating func resumeDatagrams() {
+    for place in entries.indices {
+      guard let entry = entries[place], entry.transport == .udp, entry.phase == .replicating,
+        entry.pausedSince == nil
+      else { continue }
+      endWaiting(place, .replayed)
+    }
   }
 
   /// Replication of a socket is over: lets its held datagrams go, before those that waited behind them. (The queue of all

@@ -152,7 +152,7 @@ extension ReplicationNode {
       actions.append(.closeLink("the other RE says: \(try reader.text(limit: 1024))"))
     case .mastershipRequest:
       try reader.finish()
-      if let outputs = try? arbiter.release(now: now) { obey(outputs, now: now) }
+      try? releaseMastership(now: now)
     case .mastershipHandover:
       let term = try reader.term()
       let echo: Int64 = try reader.integer()
@@ -210,6 +210,7 @@ extension ReplicationNode {
   /// Primary: more of the log is safe.
   mutating func acknowledged(now: Instant) {
     pump()
+    endDraining(now: now)
     beginAccepted()
     acknowledgeRefused(now: now)
     noteSafeRecords()

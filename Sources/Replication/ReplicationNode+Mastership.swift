@@ -27,8 +27,28 @@ extension ReplicationNode {
   }
 
   /// Gives mastership to the other RE, in order.
+  ///
+  /// What is held when the lease is given up is lost. TCP sends it again; datagrams that are in the log are let go first.
   public mutating func releaseMastership(now: Instant) throws(PairArbiter.RequestError) {
-    obey(try arbiter.release(now: now), now: now)
+    guard drainingUntil == nil else { throw .busy(.handingOver) }
+    guard holdsDatagrams else { return obey(try arbiter.release(now: now), now: now) }
+    try arbiter.checkRelease(now: now)
+    drainingUntil = now + configuration.timing.interval
+  }
+
+  /// Whether mastership is being handed over, or about to be.
+  public var isHandingOver: Bool { arbiter.phase == .handingOver || drainingUntil != nil }
+
+  /// Hands mastership over when no datagram is held any more, or has been for too long.
+  mutating func endDraining(now: Instant) {
+    guard let until = drainingUntil, now >= until || !holdsDatagrams else { return }
+    drainingUntil = nil
+    do throws(PairArbiter.RequestError) {
+      obey(try arbiter.release(now: now), now: now)
+    } catch {
+      say(.info, "mastership: not handed over: \(error)")
+      resumeDatagrams()
+    }
   }
 
   // MARK: Merge

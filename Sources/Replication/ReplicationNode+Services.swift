@@ -144,6 +144,12 @@ extension ReplicationNode {
 
   // MARK: Secondary
 
+  /// What the socket speaks of which a request of the other RE is, which is to be answered; `nil` if there is none for
+  /// this handle.
+  public func transport(requestedFor primary: Handle) -> TransportProtocol? {
+    services.unanswered[primary]?.flow.transport
+  }
+
   /// The service of a request of the other RE that is to be answered; `nil` if there is none for this handle.
   public func service(requestedFor primary: Handle) -> ServiceName? {
     services.unanswered[primary]?.service

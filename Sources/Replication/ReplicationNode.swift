@@ -124,6 +124,8 @@ public struct ReplicationNode {
   /// Secondary: the handle that the handshake at hand names, if it was never allocated here. An application of the
   /// other RE made it up, or has it from an engine that is no more: no reason to think ill of the other engine.
   var madeUpHandle: Handle?
+  /// Primary: nothing new is sent over UDP until mastership is handed over, at this time at the latest.
+  var drainingUntil: Instant?
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 
@@ -156,6 +158,7 @@ public struct ReplicationNode {
       endStalled(now: now)
     }
     endOverdueRequests(now: now)
+    endDraining(now: now)
     if case .greeting(let since) = linkState, now - since >= configuration.timing.greeting {
       // Nothing more is sent before the other RE has greeted: a connection that died would never show it.
       closeLink("no greeting for \(configuration.timing.greeting.milliseconds) ms")

@@ -121,7 +121,7 @@ struct EngineClient: Sendable {
   func attach(_ session: any EngineSession, primary: Handle, at point: ResumePoint) {
     Task {
       do throws(JSRError) {
-        attached(primary, point, try await session.attach(primary: primary))
+        attached(primary, point, try await session.attach(primary: primary, transport: .tcp))
       } catch {
         mailbox.post(.attached(primary: primary, point, .failure(error)))
       }

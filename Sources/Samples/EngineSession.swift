@@ -24,7 +24,7 @@ protocol EngineSession: AnyObject, Sendable {
   ) async -> ReplicationOutcome
   func accept(_ request: RequestedReplication) async throws(JSRError) -> SnoopPair
   func decline(_ request: RequestedReplication, reason: String) async throws(JSRError)
-  func attach(primary: Handle) async throws(JSRError) -> SnoopPair
+  func attach(primary: Handle, transport: TransportProtocol) async throws(JSRError) -> SnoopPair
   func merge(_ handle: Handle, signingKey: [UInt8]?) async throws(JSRError) -> Socket
 }
 

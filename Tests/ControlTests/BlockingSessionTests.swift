@@ -144,7 +144,7 @@ struct BlockingSessionTests {
   @Test("answers many threads at once, each with its own answer")
   func threads() async throws {
     let engine = try FakeEngine { request, _ in
-      guard case .attach(let handle) = request.body else { return .nothing }
+      guard case .attach(let handle, _) = request.body else { return .nothing }
       var ends: [Int32] = [-1, -1]
       socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)
       return .reply(.handle(Handle(slot: 1, generation: 0, index: handle.index)), descriptors: ends)

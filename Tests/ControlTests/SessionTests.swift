@@ -92,7 +92,7 @@ struct SessionTests {
   @Test("gives each of a thousand calls made at once its own answer")
   func concurrency() async throws {
     let engine = try FakeEngine { request, _ in
-      guard case .attach(let handle) = request.body else { return .nothing }
+      guard case .attach(let handle, _) = request.body else { return .nothing }
       var ends: [Int32] = [-1, -1]
       socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)
       var index = handle.index

@@ -1,5 +1,6 @@
 import Descriptors
 import Glibc
+import Packet
 import Replication
 import Testing
 
@@ -19,7 +20,7 @@ struct SnoopPairTests {
     private let other: OwnedDescriptor
 
     init() throws {
-      let (pair, rcv, snd) = try SnoopPair.open()
+      let (pair, rcv, snd) = try SnoopPair.open(for: .tcp)
       self.pair = pair
       application = rcv
       other = OwnedDescriptor(owning: snd)
@@ -84,7 +85,43 @@ struct SnoopPairTests {
     let full = try FullPair()
     let read = try #require(full.read())
     full.close()
-    let isRight = read + full.pair.rcv.takeBack() == Self.bytes
+    let isRight = read + full.pair.rcv.takeBack().joined() == Self.bytes
     #expect(isRight)
+  }
+
+  // MARK: Datagrams
+
+  /// Messages of all lengths, more of them than the socket holds.
+  private static let messages: [[UInt8]] = (0..<200).map { number in
+    [UInt8](repeating: UInt8(number), count: 1 + number * 317)
+  }
+
+  @Test(
+    "of datagrams keeps their boundaries, also of those that waited, and can be taken back",
+    arguments: [0, 1, 150])
+  func boundaries(readFirst: Int) throws {
+    let (pair, rcv, snd) = try SnoopPair.open(for: .udp)
+    let application = OwnedDescriptor(owning: rcv)
+    let other = OwnedDescriptor(owning: snd)
+    defer { _ = other.rawValue }
+    var blocked = false
+    for message in Self.messages {
+      if message.withUnsafeBytes({ pair.write($0, to: .rcv) }) == .blocked { blocked = true }
+    }
+    #expect(blocked, "the test must fill the socket")
+    var buffer = [UInt8](repeating: 0, count: 1 << 17)
+    func read() -> [UInt8]? {
+      let count = recv(application.rawValue, &buffer, buffer.count, Int32(MSG_DONTWAIT))
+      return count > 0 ? Array(buffer[..<count]) : nil
+    }
+    var messages: [[UInt8]] = []
+    for _ in 0..<readFirst {
+      messages.append(try #require(read()))
+      _ = pair.resume(.rcv)
+    }
+    messages += pair.rcv.takeBack()
+    let isRight = messages == Self.messages
+    #expect(isRight)
+    #expect(read() == nil)
   }
 }

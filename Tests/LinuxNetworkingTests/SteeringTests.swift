@@ -179,4 +179,57 @@ struct SteeringTests {
     try engine.filter.steer(removing: [flow, flows[1], flows[2]])
     #expect(single < .seconds(1))
   }
+
+  @Test(
+    "takes every fragment of an address that has a UDP flow, both ways, and none any more when the flow is gone",
+    arguments: [IPAddress.Family.v4, .v6])
+  func fragments(family: IPAddress.Family) throws {
+    let engine = try RoutingEngine()
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let local = Endpoint(TestNetwork.replicated(family), 5000)
+    let remote = Endpoint(TestNetwork.peerAddress(family), 5001)
+    let socket = try engine.network.engines[0].run { try DatagramSocket(local) }
+    let peer = try engine.network.peer.run { try DatagramSocket(remote) }
+    let payload = pattern(3, 5000)
+    let unspecified = family == .v4 ? IPAddress(v4: 0) : IPAddress(v6High: 0, low: 0)
+    let flow = Flow(.udp, local: local, remote: Endpoint(unspecified, 0))
+    try engine.filter.steer(adding: [flow])
+
+    for (isInbound, send) in [
+      (true, { try peer.send(payload, to: local) }), (false, { try socket.send(payload, to: remote) }),
+    ] {
+      try send()
+      var assembly = FragmentAssembly()
+      var frames: [[UInt8]] = []
+      var whole: [UInt8]?
+      #expect(
+        eventually {
+          for frame in engine.steeredFrames() {
+            frame.withUnsafeBytes { bytes in
+              let bytes = UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...])
+              guard let fragment = IPFragment(bytes) else { return }
+              frames.append(frame)
+              if case .complete(let packet) = assembly.add(fragment, bytes) { whole = packet }
+            }
+          }
+          return whole != nil
+        })
+      let packet = try #require(whole)
+      let range = try #require(packet.withUnsafeBytes { IPPacket($0) }).transport
+      #expect(same(Array(packet[range].dropFirst(8)), payload))
+      #expect(frames.count == 4)
+      for frame in frames { #expect(engine.release(frame) == 0) }
+      #expect(same(try (isInbound ? socket : peer).receive(), payload))
+    }
+
+    try engine.filter.steer(removing: [flow])
+    try peer.send(payload, to: local)
+    #expect(same(try socket.receive(), payload))
+    #expect(
+      !engine.steeredFrames().contains { frame in
+        frame.withUnsafeBytes {
+          IPFragment(UnsafeRawBufferPointer(rebasing: $0[VirtioNetHeader.byteCount...]))
+        } != nil
+      })
+  }
 }

@@ -186,7 +186,7 @@ struct TCPSnapshotTests {
     #expect(refusal(1_000_000) == .notOpen)
     #expect(refusal(open("/dev/null", O_RDONLY)) == .notASocket)
     #expect(refusal(created(AF_UNIX, stream)) == .unsupportedFamily(AF_UNIX))
-    #expect(refusal(created(AF_INET, Int32(SOCK_DGRAM.rawValue))) == .notTCP(17))
+    #expect(refusal(created(AF_INET, Int32(SOCK_DGRAM.rawValue))) == .unsupportedProtocol(17))
     #expect(refusal(created(AF_INET, stream, JSR_IPPROTO_MPTCP)) == .multipath)
     #expect(refusal(created(AF_INET6, stream)) == .notConnected)
 

@@ -223,7 +223,7 @@ final class ModelSession: EngineSession {
     throw Self.noServices
   }
   private static var noServices: JSRError { .refused(.noService, message: "the model has no services") }
-  func attach(primary: Handle) async throws(JSRError) -> SnoopPair {
+  func attach(primary: Handle, transport _: TransportProtocol) async throws(JSRError) -> SnoopPair {
     let (handle, rcv, snd) = try engines.attach(slot, primary: primary).get()
     return SnoopPair(handle: handle, rcv: Socket(owning: rcv), snd: Socket(owning: snd))
   }

@@ -61,7 +61,7 @@ build_library() {
 bin=
 build_programs() {
   local program
-  for program in jsrd jsrctl jsrutil jsrpeer; do
+  for program in jsrd jsrctl jsrutil jsrpeer jsrutil_mini jsrpeer_mini; do
     build "release-$program" -c release --product "$program"
   done
   # Used by the scripts that source this file.

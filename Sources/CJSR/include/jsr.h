@@ -1,8 +1,8 @@
 /*
  * JSR: socket replication for nonstop routing. The interface for C and C++.
  *
- * A daemon runs on both routing engines (REs). On the primary it replicates TCP connections, on the secondary
- * it reads what was replicated from snoop pairs, and after a switchover it merges the pairs into live sockets.
+ * A daemon runs on both routing engines (REs). On the primary it replicates TCP connections and UDP sockets, on the
+ * secondary it reads what was replicated from snoop pairs, and after a switchover it merges the pairs into live sockets.
  * docs/guide.md tells how, step by step. Link with: cc $(pkg-config --cflags --libs jsr)
  *
  *
@@ -54,6 +54,7 @@
 #ifndef JSR_H
 #define JSR_H
 
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -196,10 +197,11 @@ int jsr_status(jsr_session *session, jsr_handle handle, jsr_socket_status *statu
 /* ---- On the primary ------------------------------------------------------------------------------------ */
 
 /*
- * Replicates a connected TCP socket. Asks, and waits for the handshake with the other RE: some milliseconds
- * usually, the engine's timeouts at most.
+ * Replicates a socket. Asks, and waits for the handshake with the other RE: some milliseconds usually, the engine's
+ * timeouts at most.
  *
- *   socket     an established connection; unread and unacknowledged bytes are no obstacle, and no byte is lost
+ *   socket     an established TCP connection; unread and unacknowledged bytes are no obstacle, and no byte is lost. Or
+ *              a UDP socket that is bound to a replicated address, connected or not; unread datagrams go along
  *   primary    from jsr_allocate()
  *   secondary  the handle that the other instance got from jsr_attach()
  *
@@ -210,8 +212,9 @@ int jsr_status(jsr_session *session, jsr_handle handle, jsr_socket_status *statu
  * On failure the socket is an ordinary one, as before, and the handle is as it was, to be used again or freed.
  *
  *   -EBADF        socket is not an open descriptor
- *   -EOPNOTSUPP   it is not a socket that can be replicated: not an established TCP connection, not from a
- *                 replicated address, of another network namespace, MPTCP, ...
+ *   -EOPNOTSUPP   it is not a socket that can be replicated: neither an established TCP connection nor a bound UDP
+ *                 socket, not from a replicated address, of another network namespace, MPTCP, ...
+ *   -EPROTONOSUPPORT   the engine of the other RE is too old for UDP sockets
  *   -ESTALE       there is no handle `primary` on this RE (any more), or `secondary` is one of this RE
  *   -EACCES       `primary` is another application's
  *   -EBADFD       `primary` has a socket already, the connection is replicated already, or there is no snoop
@@ -268,16 +271,43 @@ int jsr_close(jsr_session *session, int socket, jsr_handle handle);
 int jsr_attach(jsr_session *session, jsr_handle primary, jsr_handle *handle, int *rcv, int *snd);
 
 /*
+ * As jsr_attach(), for a UDP socket. Each recv(2) on rcv or snd gives one datagram, or nothing at the end of replication:
+ * a struct jsr_datagram, and the payload behind it, which may be empty. JSR_DATAGRAM_MAX bytes hold any. They come in
+ * the order in which the primary took or sent them, each once.
+ */
+int jsr_attach_datagrams(jsr_session *session, jsr_handle primary, jsr_handle *handle, int *rcv, int *snd);
+
+/* One end of a datagram: an IPv4 or an IPv6 address, as its family (first of both) says, and a port. */
+union jsr_address {
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
+/* What stands before the payload of a datagram that is read from a snoop descriptor. */
+typedef struct jsr_datagram {
+  union jsr_address source;
+  union jsr_address destination;
+} jsr_datagram;
+
+/* Bytes of the longest message on a snoop descriptor of datagrams. */
+#define JSR_DATAGRAM_MAX (sizeof(jsr_datagram) + 65535)
+
+/*
  * Turns a snoop pair into the live socket, on the new primary, after JSR_EVENT_MASTERSHIP_GAINED. Asks, and
  * waits for some milliseconds usually.
  *
  *   handle     from jsr_attach()
  *   socket     the live socket: the caller's, to be closed with close(2) or jsr_close()
  *
+ * For a UDP socket: bound, and connected, as the other one was; datagrams that were not read from rcv can be read from
+ * it. One that the old primary had written when it died may not have left; it is not sent again.
+ *
  * It has the options that the socket of the old primary had when it was replicated: O_NONBLOCK; TCP_NODELAY,
  * TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_LINGER2, TCP_CONGESTION;
  * IP_TTL, IP_MINTTL, IP_TOS, IP_MTU_DISCOVER; SO_KEEPALIVE, SO_PRIORITY, SO_MARK, SO_OOBINLINE, SO_RCVLOWAT,
- * SO_REUSEADDR, SO_REUSEPORT, and SO_SNDBUF and SO_RCVBUF if they were set. Others have to be set again.
+ * SO_REUSEADDR, SO_REUSEPORT, and SO_SNDBUF and SO_RCVBUF if they were set; of UDP sockets SO_BROADCAST, SO_NO_CHECK,
+ * IP_PKTINFO, IP_RECVTTL, IP_RECVTOS, IP_RECVERR, UDP_SEGMENT and UDP_GRO. Others, and multicast memberships, have to be
+ * set again.
  *
  * Both descriptors of the pair come to their end. What was not read from rcv when this is called is in the
  * live socket; a byte that was on its way through rcv meanwhile may still come there, before those of the live
@@ -339,7 +369,7 @@ int jsr_register(jsr_session *session, const char *service);
 int jsr_unregister(jsr_session *session, const char *service);
 
 /*
- * Replicates a connected TCP socket with the pair that the instance of `service` on the other RE makes of it. Asks,
+ * Replicates a socket, as jsr_replicate(), with the pair that the instance of `service` on the other RE makes of it. Asks,
  * and waits for that instance, two seconds at most, and for the handshake. While it waits for the instance, packets
  * and bytes go their way, but the same rules hold for the socket as in jsr_replicate() until this returns.
  *
@@ -361,8 +391,8 @@ int jsr_replicate_by_service(jsr_session *session, int socket, jsr_handle primar
                              const void *note, size_t note_size);
 
 /*
- * Accepts a request: asks for the snoop pair of the connection, for which the other instance waits. The results are
- * as in jsr_attach(). Should nothing come of it all the same, JSR_EVENT_UNREPLICATED says so of *handle.
+ * Accepts a request: asks for the snoop pair of the socket, for which the other instance waits. The results are as in
+ * jsr_attach(), or, if the event's protocol is IPPROTO_UDP, in jsr_attach_datagrams(). Should nothing come of it all the same, JSR_EVENT_UNREPLICATED says so of *handle.
  *
  *   primary    `handle` of JSR_EVENT_REPLICATION_REQUESTED
  *
@@ -405,7 +435,7 @@ enum jsr_event_type {
 /* One event. May grow at its end: see jsr_next_event(). */
 typedef struct jsr_event {
   uint32_t type;     /* enum jsr_event_type */
-  uint32_t reserved; /* 0 */
+  uint32_t protocol; /* of JSR_EVENT_REPLICATION_REQUESTED: IPPROTO_TCP or IPPROTO_UDP; otherwise 0 */
   jsr_handle handle; /* 0 if the event is not about one */
   uint64_t count;    /* of JSR_EVENT_MISSED, otherwise 0 */
   char reason[232];  /* one line for people, cut if it is longer; "" if there is none */
@@ -577,6 +607,7 @@ JSR_ASSERT_LAYOUT(sizeof(jsr_socket_status) == 152);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, state) == 16);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, local) == 24);
 JSR_ASSERT_LAYOUT(offsetof(jsr_socket_status, remote) == 88);
+JSR_ASSERT_LAYOUT(sizeof(jsr_datagram) == 56);
 JSR_ASSERT_LAYOUT(sizeof(jsr_event) == 720);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, service) == 256);
 JSR_ASSERT_LAYOUT(offsetof(jsr_event, note) == 464);

@@ -12,12 +12,16 @@ extension ConnectionReport {
     for connection in connections {
       let scale = [connection.sendWindowScale, connection.receiveWindowScale]
         .map { $0.map { "\($0)" } ?? "-" }.joined(separator: ",")
-      let options = [connection.sack ? "sack" : nil, connection.timestamps ? "ts" : nil].compactMap(\.self)
+      let options = [
+        connection.sack == true ? "sack" : nil, connection.timestamps == true ? "ts" : nil,
+      ].compactMap(\.self)
+      func cell(_ value: (some BinaryInteger)?) -> String { value.map { "\($0)" } ?? "-" }
       table.append([
         connection.proto, "\(connection.receiveQueue)", "\(connection.sendQueue)", connection.local,
         connection.foreign, connection.state, connection.role.rawValue, connection.handle.description,
-        "\(connection.sendUnacknowledged)", "\(connection.sendNext)", "\(connection.receiveNext)",
-        "\(connection.sendWindow)", "\(connection.receiveWindow)", "\(connection.maximumSegmentSize)", scale,
+        cell(connection.sendUnacknowledged), cell(connection.sendNext), cell(connection.receiveNext),
+        cell(connection.sendWindow), cell(connection.receiveWindow), cell(connection.maximumSegmentSize),
+        scale,
         options.isEmpty ? "-" : options.joined(separator: ","),
       ])
     }

@@ -107,11 +107,12 @@ public struct TopScreen: Sendable {
         $1.sendQueue + $1.receiveQueue, $0.handle.rawValue
       )
     }
+    func cell(_ value: UInt32?) -> String { value.map { "\($0)" } ?? "-" }
     for connection in busiest.prefix(height) {
       table.append([
         connection.handle.description, connection.role.rawValue, connection.foreign, connection.state,
-        "\(connection.receiveQueue)", "\(connection.sendQueue)", "\(connection.sendUnacknowledged)",
-        "\(connection.receiveNext)", "\(connection.sendWindow)", applications[connection.handle] ?? "",
+        "\(connection.receiveQueue)", "\(connection.sendQueue)", cell(connection.sendUnacknowledged),
+        cell(connection.receiveNext), cell(connection.sendWindow), applications[connection.handle] ?? "",
       ])
     }
     let lines = table.text.split(separator: "\n").map(String.init)

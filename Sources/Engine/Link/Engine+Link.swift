@@ -1,3 +1,4 @@
+import Control
 import Glibc
 import Logging
 import NIOCore
@@ -62,6 +63,14 @@ extension Engine: LinkDelegate {
           if reserveSnoop(range.count, handle, stream) { deferred.append(action) }
         case .snoopOwned(let handle, let stream, let piece):
           if reserveSnoop(piece.count, handle, stream) { deferred.append(action) }
+        case .snoopDatagram(let handle, let stream, _, _, let range):
+          if reserveSnoop(SnoopedDatagram.headerByteCount + range.count, handle, stream) {
+            deferred.append(action)
+          }
+        case .snoopOwnedDatagram(let handle, let stream, let datagram):
+          if reserveSnoop(SnoopedDatagram.headerByteCount + datagram.payload.count, handle, stream) {
+            deferred.append(action)
+          }
         case .endSnoop: deferred.append(action)
         case .unreplicated:
           // What was said before it is shown first: behind it there is no pair any more.

@@ -227,6 +227,17 @@ final class Link {
     appendPayload(packet, at: start, count: record.payload.count)
   }
 
+  /// Appends a record whose payload lies in `packet`, counted from `origin`.
+  func append(_ record: DatagramRecord, of packet: ByteBuffer, origin: Int) {
+    guard channel != nil else { return }
+    batch.writeWithUnsafeMutableBytes(minimumWritableBytes: DatagramRecord.fixedByteCount) { bytes in
+      record.store(in: bytes)
+      return DatagramRecord.fixedByteCount
+    }
+    let start = packet.readerIndex + origin + record.payload.lowerBound
+    appendPayload(packet, at: start, count: record.payload.count)
+  }
+
   /// Appends a record whose body is all of `packet`.
   func append(_ header: RecordHeader, body packet: ByteBuffer) {
     guard channel != nil else { return }

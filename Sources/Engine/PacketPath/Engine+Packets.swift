@@ -20,7 +20,8 @@ extension Engine {
     settle()
   }
 
-  private func judge(_ buffer: ByteBuffer, on uplink: Uplink) {
+  /// - Parameter fragments: the frames that the packet came in, if these are several.
+  private func judge(_ buffer: ByteBuffer, fragments: [ByteBuffer] = [], on uplink: Uplink) {
     buffer.withUnsafeReadableBytes { bytes in
       guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else {
         counters.framesIgnored += 1
@@ -30,19 +31,33 @@ extension Engine {
       // The TAP device has the address of the uplink, so frames need no rewriting on their way, and the
       // source tells where a frame came from.
       let isOutbound = Ethernet.source(frame) == uplink.interface.hardwareAddress
-      guard let packet = TCPPacket(frame) else {
+      let now = Self.now()
+      let verdict: Verdict
+      if let packet = TCPPacket(frame) {
+        verdict =
+          isOutbound
+          ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
+          : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
+            (VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame))
+              && (signedFlows.isEmpty || signatureIsValid(packet, frame, now: now))
+          }
+      } else if let packet = UDPPacket(frame) {
+        verdict =
+          isOutbound
+          ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
+          : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
+            VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame)
+          }
+      } else if let fragment = IPFragment(frame) {
+        return collect(fragment, buffer, isOutbound: isOutbound, on: uplink, now: now)
+      } else if fragments.isEmpty {
         counters.framesIgnored += 1
         return
+      } else {
+        // Not one of ours: its fragments were steered since their addresses are.
+        verdict = .pass
       }
-      let now = Self.now()
-      let verdict =
-        isOutbound
-        ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
-        : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
-          (VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame))
-            && (signedFlows.isEmpty || signatureIsValid(packet, frame, now: now))
-        }
-      if verdict == .hold { store.put(buffer, isOutbound: isOutbound, on: uplink) }
+      if verdict == .hold { store.put(buffer, fragments: fragments, isOutbound: isOutbound, on: uplink) }
       if !node.actions.isEmpty {
         drain(.packet(buffer))
         // Most packets come alone: the round trip to the other RE begins before anything else is done, where
@@ -50,11 +65,34 @@ extension Engine {
         // first, and its record goes out at the end of the batch.
         if batchIsFresh, isOutbound || configuration.mode == .strict { link.flush() }
       }
-      if verdict == .pass { emit(bytes, isOutbound: isOutbound, on: uplink) }
+      if verdict == .pass { emit(buffer, fragments, isOutbound: isOutbound, on: uplink) }
     }
   }
 
-  /// Puts a frame back on its way.
+  /// Keeps a fragment until its packet is whole, which is judged then.
+  private func collect(
+    _ fragment: IPFragment, _ buffer: ByteBuffer, isOutbound: Bool, on uplink: Uplink, now: Instant
+  ) {
+    switch fragments.add(fragment, buffer, isOutbound: isOutbound, instance: .main, now: now) {
+    case .kept: break
+    case .dropped(let count): counters.fragmentsDropped += UInt64(count)
+    case .complete(let packet, let frames): judge(packet, fragments: frames, on: uplink)
+    }
+  }
+
+  func expireFragments(now: Instant) { counters.fragmentsDropped += UInt64(fragments.expire(now: now)) }
+
+  /// Puts a packet back on its way, as it came.
+  private func emit(_ packet: ByteBuffer, _ fragments: [ByteBuffer], isOutbound: Bool, on uplink: Uplink) {
+    if fragments.isEmpty {
+      packet.withUnsafeReadableBytes { emit($0, isOutbound: isOutbound, on: uplink) }
+    } else {
+      for fragment in fragments {
+        fragment.withUnsafeReadableBytes { emit($0, isOutbound: isOutbound, on: uplink) }
+      }
+    }
+  }
+
   private func emit(_ bytes: UnsafeRawBufferPointer, isOutbound: Bool, on uplink: Uplink) {
     let error: Int32
     if isOutbound {
@@ -90,12 +128,12 @@ extension Engine {
 
   func release(_ reference: FrameReference) {
     let frame = store.take(reference)
-    frame.bytes.withUnsafeReadableBytes { emit($0, isOutbound: frame.isOutbound, on: frame.uplink) }
+    emit(frame.bytes, frame.fragments, isOutbound: frame.isOutbound, on: frame.uplink)
   }
 
   func replay(_ reference: FrameReference) {
     let frame = store.take(reference)
-    judge(frame.bytes, on: frame.uplink)
+    judge(frame.bytes, fragments: frame.fragments, on: frame.uplink)
   }
 
   /// A frame that reached the other RE: as if it had arrived here.

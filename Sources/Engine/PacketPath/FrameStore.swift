@@ -10,6 +10,8 @@ struct FrameStore {
   struct Frame {
     /// The virtio-net header, then the frame.
     var bytes: ByteBuffer
+    /// The frames that it came in, if these are several: what goes on its way then.
+    var fragments: [ByteBuffer]
     var isOutbound: Bool
     /// Where it came from, and is to go on.
     var uplink: Uplink
@@ -29,13 +31,15 @@ struct FrameStore {
   /// a small frame would keep 64 KiB alive.
   static let copyThreshold = 32 << 10
 
-  mutating func put(_ bytes: ByteBuffer, isOutbound: Bool, on uplink: Uplink) {
+  mutating func put(
+    _ bytes: ByteBuffer, fragments: [ByteBuffer] = [], isOutbound: Bool, on uplink: Uplink
+  ) {
     var kept = bytes
     if bytes.readableBytes < Self.copyThreshold {
       kept = allocator.buffer(capacity: bytes.readableBytes)
       kept.writeImmutableBuffer(bytes)
     }
-    let frame = Frame(bytes: kept, isOutbound: isOutbound, uplink: uplink)
+    let frame = Frame(bytes: kept, fragments: fragments, isOutbound: isOutbound, uplink: uplink)
     if let place = freePlaces.popLast() {
       frames[Int(place)] = frame
     } else {

@@ -1,3 +1,4 @@
+import LinuxNetworking
 import NIOCore
 
 /// Hands each frame of the TAP device of an uplink to the engine, and tells it when there are no more for now.

@@ -45,6 +45,7 @@ extension Engine {
     guard let socket = sockets[handle], socket.closeRequested == nil else {
       return wish.reply.refuse(.wrongState, "handle \(handle) has no socket that is replicated")
     }
+    guard socket.transport == .tcp else { return wish.reply.refuse(.noRecordsInDatagrams(handle)) }
     let end: SequenceNumber
     do throws(SystemError) {
       end = try socket.writeEnd()

@@ -71,8 +71,8 @@ extension Engine {
       return reply.refuse(
         .oversized, "a note has at most \(ReplicationRequest.noteLimit) bytes, not \(note.count)")
     }
-    let socket = ReplicatedSocket(descriptor)
-    guard let (flow, reply) = replicableFlow(of: socket, reply) else { return }
+    guard let (socket, reply) = take(descriptor, reply), let (flow, reply) = replicableFlow(of: socket, reply)
+    else { return }
     do throws(SocketError) {
       try node.request(
         ReplicationRequest(service: name, primary: primary, flow: flow, note: note), now: Self.now())
@@ -89,7 +89,8 @@ extension Engine {
       publish(
         .replicationRequested(
           ControlEvent.ReplicationRequested(
-            service: "\(request.service)", primary: request.primary, local: "\(request.flow.local)",
+            service: "\(request.service)", primary: request.primary, transport: request.flow.transport,
+            local: "\(request.flow.local)",
             foreign: "\(request.flow.remote)", note: request.note)), to: serviceOwners[request.service])
     case .withdrawn(let request):
       publish(

@@ -1,7 +1,9 @@
+import Control
 import Descriptors
 import EngineConfiguration
 import Logging
 import NIOCore
+import Packet
 import Replication
 
 /// Which stream waits for room in its socket.
@@ -26,6 +28,17 @@ extension Engine {
   func snoop(_ bytes: UnsafeRawBufferPointer, _ handle: Handle, _ stream: SnoopStream) {
     guard let pair = pairs[handle] else { return }
     handleProgress(pair.write(bytes, to: stream), of: pair, handle, stream)
+  }
+
+  /// One datagram.
+  func snoop(
+    _ payload: some Collection<UInt8>, remote: Endpoint, local: Endpoint, _ handle: Handle,
+    _ stream: SnoopStream
+  ) {
+    let (source, destination) = stream == .rcv ? (remote, local) : (local, remote)
+    SnoopedDatagram.message(source: source, destination: destination, payload).withUnsafeBytes {
+      snoop($0, handle, stream)
+    }
   }
 
   private func handleProgress(

@@ -2,9 +2,11 @@ import CLinux
 import Descriptors
 import Glibc
 import NIOCore
+import Packet
 
-/// One stream of a snoop pair: a Unix stream socket that the application reads at one end and the engine
-/// fills at the other.
+/// One stream of a snoop pair: a Unix socket that the application reads at one end and the engine fills at the
+/// other. For datagrams it keeps the boundaries of messages (SOCK_SEQPACKET; an end of stream is told by it, too, which
+/// is why no message is empty).
 ///
 /// What the socket does not take waits here, up to the configured limit; the protocol lets go of a pair
 /// that passes it. The engine keeps a duplicate of the application's end, so that a merge can take back
@@ -26,7 +28,9 @@ struct SnoopOutput: ~Copyable {
   private(set) var isFinished = false
   /// `nil` when nothing will be taken back.
   private var readEnd: OwnedDescriptor?
+  /// What waits. Messages stand each behind its length, 32 bits.
   private var queue = ByteBuffer()
+  private let keepsBoundaries: Bool
   private var endIsDue = false
   /// Bytes that have been promised and not yet written or queued.
   private var reserved = 0
@@ -34,13 +38,16 @@ struct SnoopOutput: ~Copyable {
   /// Bytes that the socket may hold beside the queue.
   static let socketBufferByteCount: Int32 = 1 << 20
 
-  /// - Parameter application: receives the open descriptor that the application is to own.
-  init(application applicationEnd: inout Int32) throws(SystemError) {
+  /// - Parameters:
+  ///   - transport: of the socket that is followed.
+  ///   - application: receives the open descriptor that the application is to own.
+  init(for transport: TransportProtocol, application applicationEnd: inout Int32) throws(SystemError) {
+    keepsBoundaries = transport == .udp
+    let type = Int32(keepsBoundaries ? SOCK_SEQPACKET.rawValue : SOCK_STREAM.rawValue)
     var ends: (Int32, Int32) = (-1, -1)
     let result = withUnsafeMutableBytes(of: &ends) {
       socketpair(
-        AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue),
-        0,
+        AF_UNIX, type | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0,
         $0.baseAddress!.assumingMemoryBound(to: Int32.self))
     }
     guard result == 0 else { throw SystemError("socketpair") }
@@ -70,12 +77,12 @@ struct SnoopOutput: ~Copyable {
     return true
   }
 
-  /// Writes bytes for which room was reserved.
+  /// Writes bytes for which room was reserved: one message, where boundaries are kept.
   mutating func write(_ bytes: UnsafeRawBufferPointer) -> Progress {
     reserved = max(0, reserved - bytes.count)
     guard !isFinished else { return .broken }
     guard queue.readableBytes == 0 else {
-      queue.writeBytes(bytes)
+      enqueue(bytes)
       return .blocked
     }
     var offset = 0
@@ -85,7 +92,7 @@ struct SnoopOutput: ~Copyable {
       if sent > 0 {
         offset += sent
       } else if errno == EAGAIN {
-        queue.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[offset...]))
+        enqueue(UnsafeRawBufferPointer(rebasing: bytes[offset...]))
         return .blocked
       } else if errno != EINTR {
         return .broken
@@ -94,16 +101,25 @@ struct SnoopOutput: ~Copyable {
     return .done
   }
 
+  private mutating func enqueue(_ bytes: UnsafeRawBufferPointer) {
+    if keepsBoundaries { queue.writeInteger(UInt32(bytes.count)) }
+    queue.writeBytes(bytes)
+  }
+
   /// Goes on with what waits.
   mutating func resume() -> Progress {
     guard !isFinished else { return .done }
     while queue.readableBytes > 0 {
       let number = number
+      let prefix = keepsBoundaries ? MemoryLayout<UInt32>.size : 0
+      let count =
+        keepsBoundaries
+        ? Int(queue.getInteger(at: queue.readerIndex, as: UInt32.self) ?? 0) : queue.readableBytes
       let sent = queue.withUnsafeReadableBytes {
-        Glibc.send(number, $0.baseAddress!, $0.count, Int32(MSG_NOSIGNAL))
+        Glibc.send(number, $0.baseAddress! + prefix, count, Int32(MSG_NOSIGNAL))
       }
       if sent > 0 {
-        queue.moveReaderIndex(forwardBy: sent)
+        queue.moveReaderIndex(forwardBy: prefix + sent)
         queue.discardReadBytes()
       } else if errno == EAGAIN {
         return .blocked
@@ -133,20 +149,24 @@ struct SnoopOutput: ~Copyable {
     writeEnd = nil
   }
 
-  /// Takes back what the application has not read, and ends the stream at that point.
-  mutating func takeBack() -> [UInt8] {
+  /// Takes back what the application has not read, and ends the stream at that point: messages, where boundaries are
+  /// kept, or pieces of the stream.
+  mutating func takeBack() -> [[UInt8]] {
     guard let number = readEnd?.rawValue else { return [] }
-    var result: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 64 << 10)
+    var result: [[UInt8]] = []
+    var chunk = [UInt8](repeating: 0, count: 128 << 10)
     while true {
       let count = recv(number, &chunk, chunk.count, Int32(MSG_DONTWAIT))
       if count > 0 {
-        result.append(contentsOf: chunk[..<count])
+        result.append(Array(chunk[..<count]))
       } else if count == 0 || errno != EINTR {
         break
       }
     }
-    result.append(contentsOf: queue.readableBytesView)
+    while queue.readableBytes > 0 {
+      let count = keepsBoundaries ? Int(queue.readInteger(as: UInt32.self) ?? 0) : queue.readableBytes
+      result.append(queue.readBytes(length: count) ?? [])
+    }
     queue.clear()
     finish()
     return result

@@ -1,4 +1,5 @@
 import Descriptors
+import Packet
 import Replication
 
 /// The two streams of one snoop pair, as the engine keeps them.
@@ -13,13 +14,16 @@ final class SnoopPair {
     self.snd = snd
   }
 
+  /// - Parameter transport: of the socket that is followed.
   /// - Returns: the pair, and the descriptors for the application.
-  static func open() throws(SystemError) -> (pair: SnoopPair, rcv: Int32, snd: Int32) {
+  static func open(
+    for transport: TransportProtocol
+  ) throws(SystemError) -> (pair: SnoopPair, rcv: Int32, snd: Int32) {
     var ends: (rcv: Int32, snd: Int32) = (-1, -1)
-    let rcv = try SnoopOutput(application: &ends.rcv)
+    let rcv = try SnoopOutput(for: transport, application: &ends.rcv)
     let snd: SnoopOutput
     do throws(SystemError) {
-      snd = try SnoopOutput(application: &ends.snd)
+      snd = try SnoopOutput(for: transport, application: &ends.snd)
     } catch {
       _ = OwnedDescriptor(owning: ends.rcv)
       throw error

@@ -14,13 +14,16 @@ final class ReplicatedSocket {
   private var owned: OwnedDescriptor?
   /// The number of the duplicate, this socket's unless `closeRequested`.
   let descriptor: Int32
+  let transport: TransportProtocol
   /// When the engine gave this one up, because the application had closed its own or is gone: nothing but the
   /// end of the connection is awaited.
   private(set) var closeRequested: Instant?
   /// Where the kernel's counters began, as the handshake found them.
   var origin: TCPSequenceOrigin?
 
-  init(_ descriptor: consuming OwnedDescriptor) {
+  /// - Throws: that it is no socket that could be replicated.
+  init(_ descriptor: consuming OwnedDescriptor) throws(ReplicationRefusal) {
+    transport = try InternetSocket.transport(of: descriptor.rawValue)
     self.descriptor = descriptor.rawValue
     owned = consume descriptor
   }
@@ -52,14 +55,16 @@ final class AbandonedConnection {
 /// A handshake that is under way.
 final class PendingReplication {
   let socket: ReplicatedSocket
+  let flow: Flow
   let reply: ReplyPort
   /// The pair was attached for this one alone.
   let answersRequest: Bool
   /// The application has closed its descriptor meanwhile.
   var isClosed = false
 
-  init(_ socket: ReplicatedSocket, answersRequest: Bool, reply: ReplyPort) {
+  init(_ socket: ReplicatedSocket, _ flow: Flow, answersRequest: Bool, reply: ReplyPort) {
     self.socket = socket
+    self.flow = flow
     self.answersRequest = answersRequest
     self.reply = reply
   }
@@ -86,8 +91,20 @@ extension Engine {
   func replicate(
     _ descriptor: consuming OwnedDescriptor, _ primary: Handle, _ secondary: Handle, reply: ReplyPort
   ) {
-    replicate(
-      ReplicatedSocket(descriptor), primary, secondary, answersRequest: false, reply: reply)
+    guard let (socket, reply) = take(descriptor, reply) else { return }
+    replicate(socket, primary, secondary, answersRequest: false, reply: reply)
+  }
+
+  /// The socket behind a descriptor that an application gave, and the port; refuses what cannot be replicated.
+  func take(
+    _ descriptor: consuming OwnedDescriptor, _ reply: ReplyPort
+  ) -> (socket: ReplicatedSocket, reply: ReplyPort)? {
+    do throws(ReplicationRefusal) {
+      return (try ReplicatedSocket(descriptor), reply)
+    } catch {
+      reply.refuse(.unsuitableSocket, "\(error)")
+      return nil
+    }
   }
 
   func replicate(
@@ -116,39 +133,36 @@ extension Engine {
       return false
     }
     pendingReplications[wanted.primary] = PendingReplication(
-      wanted.socket, answersRequest: wanted.answersRequest, reply: reply)
+      wanted.socket, flow, answersRequest: wanted.answersRequest, reply: reply)
     return true
   }
 
   /// The flow of a socket that can be replicated, and the port; refuses what cannot.
   func replicableFlow(of socket: ReplicatedSocket, _ reply: ReplyPort) -> (Flow, ReplyPort)? {
-    let snapshot: TCPSnapshot
+    let flow: Flow
     do throws(ReplicationRefusal) {
-      try TCPRepair.validate(socket.descriptor)
       try checkNamespace(of: socket.descriptor)
+      switch socket.transport {
+      case .tcp: flow = try connection(of: socket.descriptor)
+      case .udp:
+        let ends = try UDPSocket.ends(of: socket.descriptor)
+        flow = ends.remote.map { Flow(.udp, local: ends.local, remote: $0) } ?? Flow(unconnected: ends.local)
+      }
     } catch {
       reply.refuse(.unsuitableSocket, "\(error)")
       return nil
     }
-    do throws(TCPRepairError) {
-      snapshot = try TCPRepair.snapshot(of: socket.descriptor, includingQueues: false)
-    } catch {
-      reply.refuse(.unsuitableSocket, "\(error)")
-      return nil
-    }
-    guard instance.has(snapshot.local.address) else {
+    guard instance.has(flow.local.address) else {
       reply.refuse(
-        .unsuitableSocket, "the socket's local address \(snapshot.local.address) is not a replicated one")
+        .unsuitableSocket, "the socket's local address \(flow.local.address) is not a replicated one")
       return nil
     }
-    guard !snapshot.remote.address.isLinkLocal else {
+    guard !flow.remote.address.isLinkLocal else {
       reply.refuse(
         .unsuitableSocket,
-        "the peer's address \(snapshot.remote.address) is valid on one link only; connect it with a global one"
-      )
+        "the peer's address \(flow.remote.address) is valid on one link only; connect it with a global one")
       return nil
     }
-    let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
     guard !lastRecords.contains(where: { $0.flow == flow }) else {
       reply.refuse(
         .wrongState,
@@ -156,6 +170,16 @@ extension Engine {
       return nil
     }
     return (flow, reply)
+  }
+
+  private func connection(of descriptor: Int32) throws(ReplicationRefusal) -> Flow {
+    try TCPRepair.validate(descriptor)
+    do throws(TCPRepairError) {
+      let snapshot = try TCPRepair.snapshot(of: descriptor, includingQueues: false)
+      return Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
+    } catch {
+      throw ReplicationRefusal(error)
+    }
   }
 
   private func checkNamespace(of socket: Int32) throws(ReplicationRefusal) {
@@ -183,12 +207,14 @@ extension Engine {
       }
       return drain(.nothing)
     }
-    for (handle, _) in additions {
-      if pendingReplications[handle] != nil {
-        dueSnapshots.append(handle)
-      } else {
+    for (handle, flow) in additions {
+      if pendingReplications[handle] == nil {
         node.steered(handle)
         drain(.nothing)
+      } else if flow.transport == .udp {
+        eventLoop.scheduleTask(in: Self.datagramSettlingTime) { self.takeSnapshotOfDatagrams(handle) }
+      } else {
+        dueSnapshots.append(handle)
       }
     }
     if !snapshotsGoOn { takeSnapshots() }
@@ -230,6 +256,35 @@ extension Engine {
     } catch {
       logger.error("\(flows.count) flows are still steered: \(error)")
     }
+  }
+
+  /// How long a datagram that was past the hook when its flow was steered may take to its socket: no number would tell
+  /// later that it was overlooked.
+  static let datagramSettlingTime = TimeAmount.milliseconds(2)
+
+  private func takeSnapshotOfDatagrams(_ handle: Handle) {
+    guard let pending = pendingReplications[handle] else { return }
+    let descriptor = pending.socket.descriptor
+    do {
+      let ends = try UDPSocket.ends(of: descriptor)
+      // The secondary has the same limit, and each has a header there.
+      let limit = configuration.limits.snoopBuffer / 2
+      if let unread = try UDPSocket.unread(of: descriptor, limit: limit) {
+        let options = SocketOptions(of: descriptor, family: ends.local.address.family)
+        let queue = unread.map { Datagram(remote: $0.source, local: ends.local, payload: $0.payload) }
+        node.datagramSnapshotTaken(
+          handle,
+          DatagramSnapshot(receiveQueue: queue, options: options.encoded(isIPv6Socket: ends.isIPv6Socket)),
+          now: Self.now())
+      } else {
+        logger.info("socket \(handle) is not replicated: it has more than \(limit) bytes unread")
+        node.snapshotFailed(handle, because: .snoopBufferFull)
+      }
+    } catch {
+      logger.warning("socket \(handle) cannot be read: \(error)")
+      node.snapshotFailed(handle)
+    }
+    settle()
   }
 
   /// - Returns: how many bytes were in the queues.
@@ -366,7 +421,10 @@ extension Engine {
     let socket = sockets[handle] ?? pendingReplications[handle]?.socket
     guard let socket, socket.closeRequested == nil else { return }
     do throws(SystemError) {
-      try TCPRepair.disconnectSilently(socket.descriptor)
+      switch socket.transport {
+      case .tcp: try TCPRepair.disconnectSilently(socket.descriptor)
+      case .udp: try UDPSocket.silence(socket.descriptor)
+      }
     } catch {
       logger.error("socket \(handle) cannot be silenced: \(error)")
     }
@@ -419,6 +477,12 @@ extension Engine {
   /// The one place where a duplicate goes, and a FIN with it.
   func giveUp(_ socket: ReplicatedSocket, of handle: Handle, _ closing: Closing) {
     let now = Self.now()
+    if socket.transport == .udp {
+      // Nobody is told of the end of a UDP socket.
+      _ = socket.giveUp(now: now)
+      try? node.unreplicate(handle, because: .closed, now: now)
+      return
+    }
     guard let descriptor = socket.giveUp(now: now), closing == .abandoned else {
       // There may be nothing left to say good-bye to: the peer had reset the connection, or this has done it.
       return inspect(handle)
@@ -533,18 +597,20 @@ extension Engine {
     {
       return reply.refuse(complaint.code, complaint.text)
     }
-    let plan: StreamMergePlan
+    let plan: MergePlan
     do throws(SocketError) {
-      // Every pair was attached for TCP.
-      guard case .stream(let stream) = try node.merge(handle, now: Self.now()) else { return }
-      plan = stream
+      plan = try node.merge(handle, now: Self.now())
     } catch {
       return reply.refuse(error)
     }
     let unread = pairs[handle]?.rcv.takeBack() ?? []
     retirePair(handle)
     do throws(MergeError) {
-      let descriptor = try makeSocket(plan, unread: unread, signingKey: signingKey)
+      let descriptor =
+        switch plan {
+        case .stream(let plan): try makeSocket(plan, unread: Array(unread.joined()), signingKey: signingKey)
+        case .datagrams(let plan): try makeSocket(plan, unread: unread)
+        }
       node.merged(handle, succeeded: true)
       owners[handle] = nil
       var parcel = DescriptorParcel()
@@ -556,6 +622,40 @@ extension Engine {
       owners[handle] = nil
       reply.refuse(.system, "\(error)")
     }
+  }
+
+  /// - Parameter unread: messages of the snoop descriptor. They are put into the queue of the new socket as the frames
+  ///   that they may have been.
+  private func makeSocket(
+    _ plan: DatagramMergePlan, unread: [[UInt8]]
+  ) throws(MergeError) -> OwnedDescriptor {
+    let options: SocketOptions
+    do throws(SnapshotDecodingError) {
+      options = try SocketOptions(plan.options)
+    } catch { throw .options(error) }
+    let ends = UDPSocket.Ends(
+      local: plan.flow.local, remote: plan.flow.isUnconnected ? nil : plan.flow.remote,
+      isIPv6Socket: plan.options.first == 1)
+    let descriptor: OwnedDescriptor
+    do throws(SystemError) {
+      descriptor = try UDPSocket.restore(ends, options: options) { [logger] error in
+        logger.warning("a socket option is not restored: \(error)")
+      }
+    } catch { throw .system(error) }
+    for message in unread {
+      guard let datagram = message.withUnsafeBytes({ SnoopedDatagram(message: $0) }) else { continue }
+      let uplink = instance.defaultUplink
+      let builder = UDPFrameBuilder(
+        sourceMAC: .zero, destinationMAC: uplink.interface.hardwareAddress, source: datagram.source,
+        destination: datagram.destination)
+      let frame = datagram.payload.withUnsafeBytes { builder.frame(payload: $0) }
+      let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
+      let error = bytes.withUnsafeBytes { uplink.deliver($0) }
+      if error != 0 {
+        logger.error("a datagram of \(plan.flow) cannot be delivered: \(SystemError("write", code: error))")
+      }
+    }
+    return descriptor
   }
 
   private func makeSocket(

@@ -24,11 +24,14 @@ extension SocketSnapshot {
       block: block, sendQueue: snapshot.sendQueue, receiveQueue: snapshot.receiveQueue,
       finSent: snapshot.finSent, finAcknowledged: snapshot.finAcknowledged,
       finReceived: snapshot.finReceived,
-      options: [snapshot.isIPv6Socket ? 1 : 0] + snapshot.options.encode())
+      options: snapshot.options.encoded(isIPv6Socket: snapshot.isIPv6Socket))
   }
 }
 
 extension SocketOptions {
+  /// In the form in which a snapshot has them: behind the family of the socket.
+  func encoded(isIPv6Socket: Bool) -> [UInt8] { [isIPv6Socket ? 1 : 0] + encode() }
+
   /// Reads them in the form in which a ``SocketSnapshot`` has them, behind the family of the socket.
   init(_ encoded: [UInt8]) throws(SnapshotDecodingError) { try self.init(decoding: encoded.dropFirst()) }
 }

@@ -485,10 +485,14 @@ public struct PairArbiter {
   }
 
   public mutating func release(now: Instant) throws(RequestError) -> [Output] {
+    try checkRelease(now: now)
+    return handOver(now: now)
+  }
+
+  /// Throws what `release` would.
+  public func checkRelease(now: Instant) throws(RequestError) {
     switch phase {
-    case .primary:
-      guard secondaryIsThere(now: now) else { throw .noSecondary }
-      return handOver(now: now)
+    case .primary: guard secondaryIsThere(now: now) else { throw .noSecondary }
     case .secondary, .starting: throw .notPrimary
     case .takingOver, .suspended, .handingOver: throw .busy(phase)
     }

@@ -83,7 +83,8 @@ import Testing
   }
 
   @Test(
-    "comes with programs that run from where they are", arguments: ["jsrd", "jsrctl", "jsrutil", "jsrpeer"])
+    "comes with programs that run from where they are",
+    arguments: ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrutil_mini", "jsrpeer_mini"])
   func programs(_ name: String) throws {
     let run = try Run(try Self.installed("bin/\(name)"), ["--help"])
     #expect(run.status == 0, "\(run.errors)")

@@ -54,6 +54,11 @@ import Testing
     Mistake("jsrutil -a king", names: "king"),
     Mistake("jsrutil -a jsr_echo_server -p 70000", names: "70000"),
     Mistake("jsrpeer", names: "host"),
+    Mistake("jsrpeer_mini", names: "port"),
+    Mistake("jsrpeer_mini 0", names: "PORT"),
+    Mistake("jsrutil_mini 127.0.0.1 7000", names: "0|1"),
+    Mistake("jsrutil_mini 127.0.0.1 7000 2", names: "0 (primary) or 1 (secondary)"),
+    Mistake("jsrutil_mini -l 70000 127.0.0.1 7000 0", names: "65000"),
     Mistake("jsrpeer -n many 127.0.0.1", names: "many"),
     Mistake("jsrpeer -p 70000 127.0.0.1", names: "70000"),
   ]
@@ -112,7 +117,9 @@ import Testing
     #expect(lost.errors == "jsrctl: cannot open \(folder)/nonexistent/ca.pem: No such file or directory\n")
   }
 
-  @Test("tells what it takes when it is asked", arguments: ["jsrctl", "jsrd", "jsrutil", "jsrpeer"])
+  @Test(
+    "tells what it takes when it is asked",
+    arguments: ["jsrctl", "jsrd", "jsrutil", "jsrpeer", "jsrutil_mini", "jsrpeer_mini"])
   func help(_ program: String) throws {
     let run = try Run(program, ["--help"])
     #expect(run.status == 0)

@@ -51,8 +51,8 @@ import Testing
     let count = rehearsal.link.delivered[0]
     #expect(rehearsal.violations == [])
     #expect(count - begin > 20)
-    // Every third point, others in either mode: each is a run of its own.
-    for lost in stride(from: begin + (mode == .strict ? 2 : 1), to: count, by: 3) {
+    // Every fifth point, others in either mode: each is a run of its own.
+    for lost in stride(from: begin + (mode == .strict ? 2 : 1), to: count, by: 5) {
       let pair = SimulatedPair(mode: mode, seed: 3)
       pair.start()
       let conversation = pair.converse(startAt: .max - 71_000)

@@ -190,7 +190,11 @@ let package = Package(
     // Counts the objects that Swift allocates.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
-      name: "ReplicationTests", dependencies: ["AllocationCounter", "Replication", "Packet", "Simulation"],
+      name: "ReplicationTests",
+      dependencies: [
+        "AllocationCounter", "Replication", "Packet", "Simulation",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
       swiftSettings: strict),
     .testTarget(
       name: "SimulationTests", dependencies: ["Packet", "Replication", "Simulation"], swiftSettings: strict),

@@ -37,6 +37,13 @@ public struct RoutingInstanceID: Hashable, Sendable, CustomStringConvertible {
 
   @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
+  /// One by its name: FNV-1a of its UTF-8 (draft-eastlake-fnv), which is the same on every machine.
+  public init(name: String) {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    rawValue = hash
+  }
+
   /// Hexadecimal with prefix.
   public var description: String { "0x" + String(rawValue, radix: 16) }
 }

@@ -37,21 +37,19 @@ public struct IPPacket: Sendable, Hashable {
       var offset = start &+ 40
       var fragmented = false
       // Hop-by-hop, routing and destination options, each with its length in 8-byte units beyond the
-      // first, the 8-byte fragment header (RFC 8200, section 4), and the authentication header, with its
-      // length in 4-byte units beyond the first two (RFC 4302). What the packet filter steers, it has looked
-      // at behind the same headers (ipv6_find_hdr, net/ipv6/exthdrs_core.c).
-      while next == 0 || next == 43 || next == 60 || next == 44 || next == 51 {
+      // first, and the 8-byte fragment header (RFC 8200, section 4). The packet filter looks for ports behind
+      // the same ones, and no other (nft_set_pktinfo_ipv6, include/net/netfilter/nf_tables_ipv6.h): for both,
+      // an authentication header is the end of the chain.
+      while next == 0 || next == 43 || next == 60 || next == 44 {
         guard offset &+ 8 <= end else { return nil }
-        let kind = next
-        next = frame[offset]
-        if kind == 44 {
+        if next == 44 {
           let fragment: UInt16 = frame.bigEndian(at: offset &+ 2)
           if fragment & 0xfff9 != 0 { fragmented = true }
+          next = frame[offset]
           offset &+= 8
           if fragment & 0xfff8 != 0 { break }
-        } else if kind == 51 {
-          offset &+= 4 &* (Int(frame[offset &+ 1]) &+ 2)
         } else {
+          next = frame[offset]
           offset &+= 8 &* (Int(frame[offset &+ 1]) &+ 1)
         }
       }

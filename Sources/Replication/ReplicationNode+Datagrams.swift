@@ -26,7 +26,7 @@ extension ReplicationNode {
       // The unconnected socket is not merged yet. It is a connected one that sends, which is.
       return strayOutbound()
     }
-    if let verdict = outboundVerdict(place, reference, byteCount) { return verdict }
+    if let verdict = outboundVerdict(place, reference, byteCount, remote: flow.remote) { return verdict }
     return replicate(
       packet, place, reference, byteCount, isOutbound: true, now: now, checksumIsValid: { true })
   }
@@ -45,8 +45,14 @@ extension ReplicationNode {
       return strayInbound(forwards[unconnected] == nil ? flow : unconnected, byteCount)
     }
     // Not before what waits already.
-    if entries[place]!.isEnding { return wait(place, reference, byteCount, isOutbound: false) }
-    if let verdict = inboundVerdict(place, entries[place]!.flow!, reference, byteCount) { return verdict }
+    if entries[place]!.isEnding {
+      return wait(place, reference, byteCount, isOutbound: false, remote: flow.remote)
+    }
+    if let verdict = inboundVerdict(
+      place, entries[place]!.flow!, reference, byteCount, remote: flow.remote)
+    {
+      return verdict
+    }
     return replicate(
       packet, place, reference, byteCount, isOutbound: false, now: now, checksumIsValid: checksumIsValid)
   }
@@ -65,12 +71,12 @@ extension ReplicationNode {
     _ packet: UDPPacket, _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool,
     now: Instant, checksumIsValid: () -> Bool
   ) -> Verdict {
+    let remote = isOutbound ? packet.destination : packet.source
     guard entries[place]!.pausedSince == nil, !(isOutbound && drainingUntil != nil) else {
-      return wait(place, reference, byteCount, isOutbound: isOutbound)
+      return wait(place, reference, byteCount, isOutbound: isOutbound, remote: remote)
     }
     let record = DatagramRecord(
-      kind: isOutbound ? .sdrlDatagram : .prlDatagram, handle: entries[place]!.peer!,
-      remote: isOutbound ? packet.destination : packet.source,
+      kind: isOutbound ? .sdrlDatagram : .prlDatagram, handle: entries[place]!.peer!, remote: remote,
       local: isOutbound ? packet.source : packet.destination, payload: packet.payload)
     let isHeld = isOutbound || configuration.mode == .strict
     // What is in the log is on the secondary's descriptors: there has to be room for all that is to become of it.
@@ -140,6 +146,37 @@ extension ReplicationNode {
   }
 
   // MARK: Handshake
+
+  /// Primary: a connected socket is to be replicated. Up to now what it exchanged counted as the unconnected one's of the
+  /// same local end, if that is replicated: what is held of it must have gone before the handshake reads the socket, or
+  /// it would be in neither's log as it should.
+  ///
+  /// - Returns: whether the flow is steered later.
+  mutating func separateFromUnconnected(_ place: Int) -> Bool {
+    let flow = entries[place]!.flow!
+    let unconnected = Flow(unconnected: flow.local, instance: flow.instance)
+    guard flow.transport == .udp, !flow.isUnconnected, let other = flows[unconnected] else { return false }
+    for frame in entries[other]!.takeWaiting(of: flow.remote) {
+      let fits = entries[place]!.wait(frame)
+      assert(fits, "one socket may keep as much as another")
+    }
+    guard entries[other]!.heldDatagrams > 0 else { return false }
+    entries[place]!.steersBehind = holds.lastRequired
+    dueSteering.append((holds.lastRequired, entries[place]!.handle))
+    return true
+  }
+
+  /// Begins the handshakes for which nothing is held any more.
+  mutating func steerDue() {
+    while let due = dueSteering.first, holds.first.map({ $0.required > due.required }) ?? true {
+      dueSteering.removeFirst()
+      guard let place = try? find(due.handle), entries[place]!.phase == .starting,
+        entries[place]!.steersBehind == due.required
+      else { continue }
+      entries[place]!.steersBehind = nil
+      actions.append(.steer(due.handle, entries[place]!.flow!))
+    }
+  }
 
   /// Primary: what the kernel said of a UDP socket, once its packets were held.
   public mutating func datagramSnapshotTaken(_ handle: Handle, _ snapshot: DatagramSnapshot, now: Instant) {

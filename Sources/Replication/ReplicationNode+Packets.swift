@@ -32,21 +32,25 @@ extension ReplicationNode {
   }
 
   /// What becomes of an outgoing packet by the phase of its socket; `nil` if it is replicated.
-  mutating func outboundVerdict(_ place: Int, _ reference: FrameReference, _ byteCount: Int) -> Verdict? {
+  ///
+  /// - Parameter remote: of a datagram, its other end.
+  mutating func outboundVerdict(
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, remote: Endpoint? = nil
+  ) -> Verdict? {
     switch entries[place]!.phase {
     case .replicating where !speaksForConnections:
       // Handed over: what is not known to the other RE must not leave, nor need it.
       statistics.droppedAsSecondary += 1
       return .drop
     case .replicating where isSevered(place):
-      return wait(place, reference, byteCount, isOutbound: true)
+      return wait(place, reference, byteCount, isOutbound: true, remote: remote)
     case .replicating:
       return nil
     case .starting, .ending:
-      return wait(place, reference, byteCount, isOutbound: true)
+      return wait(place, reference, byteCount, isOutbound: true, remote: remote)
     case .merging:
       // Nothing is sent before the merge is complete: the kernel's socket has not heard of a FIN yet.
-      return wait(place, reference, byteCount, isOutbound: true)
+      return wait(place, reference, byteCount, isOutbound: true, remote: remote)
     case .allocated, .attached, .receiving, .snooping:
       // A socket of a former life of this RE.
       statistics.droppedAsSecondary += 1
@@ -79,21 +83,23 @@ extension ReplicationNode {
   }
 
   /// What becomes of a packet of the peer by the phase of its socket; `nil` if it is replicated.
+  ///
+  /// - Parameter remote: of a datagram, its other end.
   mutating func inboundVerdict(
-    _ place: Int, _ flow: Flow, _ reference: FrameReference, _ byteCount: Int
+    _ place: Int, _ flow: Flow, _ reference: FrameReference, _ byteCount: Int, remote: Endpoint? = nil
   ) -> Verdict? {
     switch entries[place]!.phase {
     case .replicating where !speaksForConnections:
       return strayInbound(flow, byteCount)
     case .replicating where isSevered(place):
-      return wait(place, reference, byteCount, isOutbound: false)
+      return wait(place, reference, byteCount, isOutbound: false, remote: remote)
     case .replicating:
       return nil
     case .starting, .merging:
-      return wait(place, reference, byteCount, isOutbound: false)
+      return wait(place, reference, byteCount, isOutbound: false, remote: remote)
     case .snooping where arbiter.phase == .primary:
       return planted(.packetOvertakesTheMerge)
-        ? .pass : wait(place, reference, byteCount, isOutbound: false)
+        ? .pass : wait(place, reference, byteCount, isOutbound: false, remote: remote)
     case .ending, .unreplicated:
       return .pass
     case .allocated, .attached, .receiving, .snooping:
@@ -123,11 +129,11 @@ extension ReplicationNode {
   }
 
   mutating func wait(
-    _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool
+    _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool, remote: Endpoint? = nil
   ) -> Verdict {
-    guard waitingBytes + byteCount <= configuration.holdLimit,
-      entries[place]!.wait(reference, byteCount: byteCount, isOutbound: isOutbound)
-    else {
+    let frame = SocketEntry.WaitingFrame(
+      reference: reference, byteCount: byteCount, isOutbound: isOutbound, remote: remote)
+    guard waitingBytes + byteCount <= configuration.holdLimit, entries[place]!.wait(frame) else {
       if entries[place]!.transport == .udp {
         statistics.datagramsDropped += 1
       } else {
@@ -474,6 +480,11 @@ extension ReplicationNode {
 
   /// Lets go of whatever need not wait any longer.
   mutating func pump() {
+    releaseHolds()
+    if !dueSteering.isEmpty { steerDue() }
+  }
+
+  private mutating func releaseHolds() {
     while let head = holds.first {
       let place = Int(head.socket)
       let entry = entries[place]

@@ -127,7 +127,7 @@ extension ReplicationNode {
     entries[place]!.flow = flow
     flows[flow] = place
     aloneFlows[flow] = nil
-    actions.append(.steer(handle, flow))
+    if !separateFromUnconnected(place) { actions.append(.steer(handle, flow)) }
   }
 
   /// Primary: what the kernel said of a TCP socket, once its packets were held.
@@ -291,6 +291,8 @@ extension ReplicationNode {
     actions.append(.unsteer(flow))
     entries[place]!.phase = .unreplicated(reason)
     actions.append(.refused(entries[place]!.handle, reason))
+    // What is held of it as the unconnected socket's goes first: its datagrams count as that one's again.
+    if entries[place]!.steersBehind != nil { return endWaiting(place, .replayed) }
     goOnAlone(place)
     endWaiting(place, entries[place]!.pathAfterEnd)
   }

@@ -42,6 +42,8 @@ struct SocketEntry {
     var reference: FrameReference
     var byteCount: Int
     var isOutbound: Bool
+    /// Of a datagram: the other end.
+    var remote: Endpoint?
   }
 
   /// What the kernel said last of bytes that are not in the log.
@@ -90,6 +92,8 @@ struct SocketEntry {
 
   /// Primary: datagrams that stand in the queue of held packets.
   var heldDatagrams = 0
+  /// Primary: the handshake begins when what is held up to this position has gone.
+  var steersBehind: LogPosition?
 
   // MARK: TCP
 
@@ -144,11 +148,19 @@ struct SocketEntry {
   }
 
   /// Keeps a frame until the handshake or merge is over; false if there are too many.
-  mutating func wait(_ reference: FrameReference, byteCount: Int, isOutbound: Bool) -> Bool {
-    guard waitingBytes + byteCount <= Self.maximumWaitingBytes else { return false }
-    waiting.append(WaitingFrame(reference: reference, byteCount: byteCount, isOutbound: isOutbound))
-    waitingBytes += byteCount
+  mutating func wait(_ frame: WaitingFrame) -> Bool {
+    guard waitingBytes + frame.byteCount <= Self.maximumWaitingBytes else { return false }
+    waiting.append(frame)
+    waitingBytes += frame.byteCount
     return true
+  }
+
+  /// Takes out the datagrams that go to or come from `remote`.
+  mutating func takeWaiting(of remote: Endpoint) -> [WaitingFrame] {
+    let taken = waiting.filter { $0.remote == remote }
+    waiting.removeAll { $0.remote == remote }
+    waitingBytes -= taken.reduce(0) { $0 + $1.byteCount }
+    return taken
   }
 
   mutating func takeWaiting() -> [WaitingFrame] {

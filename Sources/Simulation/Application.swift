@@ -359,7 +359,8 @@ final class Application {
 
   func becameReadable(_ socket: KernelSocket) {
     guard isWell, socket.applicationHasIt, socket.conversation.plan.pause <= .milliseconds(1) else { return }
-    if case .live(let live) = holdings[socket.conversation.number], live.socket === socket { read(live) }
+    guard case .live(let live) = holdings[socket.conversation.number], live.socket === socket else { return }
+    if socket.udp == nil { read(live) } else { after(.microseconds(50)) { $0.answer(live) } }
   }
 
   private func read(_ live: Live) {
@@ -398,11 +399,16 @@ final class Application {
       // The connection is over: reset, or finished.
       return close(live)
     }
-    if world.isHealing, conversation.peer == nil, !conversation.mustLive {
+    if world.isHealing || socket.udp != nil, conversation.isForgotten, !conversation.mustLive {
       // The peer has forgotten the connection: nobody will ever say anything on it again.
       return close(live)
     }
     guard live.state != .handshake else { return }
+    if socket.udp != nil {
+      answer(live)
+      if random.applications.chance(0.05) { send(nil, to: 0, live) }
+      return
+    }
     read(live)
     if let end = live.pipe?.endedAt {
       live.pipe = nil
@@ -440,6 +446,38 @@ final class Application {
     }
     socket.tcp.write(conversation.localBytes(socket.writePosition..<end))
     socket.writePosition = end
+  }
+
+  // MARK: Datagrams
+
+  /// Answers what peers have asked.
+  private func answer(_ live: Live) {
+    guard holds(live), live.state != .handshake else { return }
+    while let datagram = live.socket.udp.read() {
+      // What was meant for a socket that is gone is of no interest here.
+      guard DatagramPeers.conversation(ofPort: datagram.peerPort) == live.socket.conversation.number else {
+        continue
+      }
+      guard let text = datagram.text else {
+        machine.send(ModelDatagram(nil, peerPort: datagram.peerPort, byteCount: 0), on: live.socket)
+        continue
+      }
+      if let request = text.request { send(request, to: datagram.peerPort, live) }
+    }
+  }
+
+  /// Answers a request, or tells the first peer something that it has not asked for.
+  private func send(_ request: Int?, to port: UInt16, _ live: Live) {
+    let socket = live.socket
+    let conversation = socket.conversation
+    let text = ModelDatagram.Text(
+      conversation: conversation.number, isFromPeer: false, number: socket.udp.nextNumber, request: request)
+    socket.udp.nextNumber += 1
+    let size = Int.random(in: 1...conversation.datagrams!.plan.largestPayload, using: &random.applications)
+    machine.send(
+      ModelDatagram(
+        text, peerPort: request == nil ? DatagramPeers.port(of: conversation.number, peer: 0) : port,
+        byteCount: size), on: socket)
   }
 
   // MARK: Records

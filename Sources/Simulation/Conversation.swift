@@ -1,8 +1,8 @@
 import Packet
 import Replication
 
-/// One connection between a peer and the replicated address: what its two streams must be, and what of it has
-/// been seen on the wire.
+/// One connection between a peer and the replicated address, or one UDP socket there and all of its peers: what its two
+/// streams must be, and what of it has been seen on the wire.
 final class Conversation {
   /// Why nothing is expected of a connection any more.
   enum Fate: Equatable, CustomStringConvertible {
@@ -24,7 +24,9 @@ final class Conversation {
   let flow: Flow
   let peerStart: SequenceNumber
   let localStart: SequenceNumber
-  /// `nil` once the peer has forgotten the connection.
+  /// `nil` unless it goes over UDP.
+  let datagrams: DatagramExchange?
+  /// `nil` once the peer has forgotten the connection, and for UDP.
   var peer: ModelTCP?
   var peerTimer: TrueTime?
   var peerWritten = 0
@@ -61,19 +63,39 @@ final class Conversation {
     self.plan = plan
     peerStart = SequenceNumber(plan.peerStart)
     localStart = SequenceNumber(plan.localStart)
-    let port = UInt16(number)
-    flow = Flow(
-      .tcp, local: Endpoint(IPAddress(v4: 0x0505_0505), 16_000),
-      remote: Endpoint(IPAddress(v4: 0x0505_0504), 40_000 + port))
-    peer = ModelTCP(
-      sendFrom: peerStart, receiveFrom: localStart, options: plan.peer, timestampOffset: 0xffff_f000,
-      now: now)
+    let address = IPAddress(v4: 0x0505_0505)
+    datagrams = plan.datagrams.map(DatagramExchange.init)
+    if let plan = plan.datagrams {
+      let local = Endpoint(address, plan.localPort)
+      let peer = Endpoint(Self.peerAddress, DatagramPeers.port(of: number, peer: 0))
+      flow = plan.isConnected ? Flow(.udp, local: local, remote: peer) : Flow(unconnected: local)
+    } else {
+      flow = Flow(
+        .tcp, local: Endpoint(address, 16_000), remote: Endpoint(Self.peerAddress, 40_000 + UInt16(number)))
+      peer = ModelTCP(
+        sendFrom: peerStart, receiveFrom: localStart, options: plan.peer, timestampOffset: 0xffff_f000,
+        now: now)
+    }
     acknowledgmentLeft = peerStart
     endLeft = localStart
     edgeLeft = peerStart + plan.local.capacity
   }
 
-  var name: String { "connection \(number)" }
+  static let peerAddress = IPAddress(v4: 0x0505_0504)
+
+  var name: String { datagrams == nil ? "connection \(number)" : "conversation \(number)" }
+  /// What stands for the options of a UDP socket.
+  var datagramOptions: [UInt8] { [UInt8(truncatingIfNeeded: number), 1, 2, 3] }
+  /// No peer will say anything on it any more.
+  var isForgotten: Bool { datagrams.map { $0.isGivenUp || peerIsDone } ?? (peer == nil) }
+
+  /// Remembers what a peer sends, for the network to deliver it again much later.
+  func keepOld(_ frame: [UInt8], in world: World) {
+    guard oldFrames.count < 8 || world.random.peers.chance(0.02) else { return }
+    if oldFrames.count >= 8 { oldFrames.removeFirst() }
+    oldFrames.append(frame)
+  }
+
   /// Whether it must come to a good end, and has not yet.
   var mustLive: Bool { fate == nil && !peerIsDone }
 

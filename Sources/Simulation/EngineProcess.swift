@@ -24,6 +24,8 @@ final class EngineProcess {
     var rcv: SnoopBuffer
     var snd: SnoopBuffer
     var isBeingRead = false
+    /// Of a UDP socket, from its handshake on.
+    var ledger: DatagramLedger?
     init(_ conversation: Conversation, rcv: SnoopBuffer, snd: SnoopBuffer) {
       self.conversation = conversation
       self.rcv = rcv
@@ -228,12 +230,22 @@ final class EngineProcess {
 
   func input(_ input: Input) {
     guard isAlive else { return }
-    if case .frame = input {
-      guard framesInInbox < Self.deviceQueue else { return }
-      framesInInbox += 1
+    guard case .frame(let bytes, let isOutbound) = input else {
+      inbox.append(input)
+      return scheduleTurn()
     }
-    inbox.append(input)
+    guard framesInInbox < Self.deviceQueue else { return }
+    framesInInbox += 1
+    inbox.append(.frame(isOutbound ? bytes : stamped(bytes), isOutbound: isOutbound))
     scheduleTurn()
+  }
+
+  /// The frame of a datagram that arrives, with a number in the order of arrival.
+  private func stamped(_ frame: [UInt8]) -> [UInt8] {
+    guard case .udp = ModelPacket(frame) else { return frame }
+    var frame = frame
+    FrameStamp.put(world.nextStamp(), on: &frame)
+    return frame
   }
 
   private func scheduleTurn() {
@@ -371,37 +383,49 @@ final class EngineProcess {
   // MARK: Packets
 
   private func judge(_ frame: [UInt8], isOutbound: Bool) {
-    let packet = frame.withUnsafeBytes { TCPPacket($0) }
-    guard let packet else { return }
+    guard let packet = ModelPacket(frame) else { return }
     let reference = FrameReference(freePlaces.last ?? Int32(held.count))
     let now = machine.now
-    let verdict =
-      isOutbound
-      ? node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
-      : node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
+    let verdict: Verdict
+    switch (packet, isOutbound) {
+    case (.tcp(let packet), true):
+      verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
+    case (.tcp(let packet), false):
+      verdict = node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
         frame.withUnsafeBytes { packet.checksumIsValid($0) }
       }
-    if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
-    if world.isTold, verdict != .pass {
-      let flow = isOutbound ? packet.outboundFlow() : packet.inboundFlow()
-      if let conversation = world.conversation(flow) {
-        let start = isOutbound ? conversation.localStart : conversation.peerStart
-        world.tell(
-          name,
-          "\(verdict == .hold ? "holds" : "drops") \(conversation.name) \(isOutbound ? "out" : "in") "
-            + "\(packet.segment.flags) seq \(packet.segment.sequence - start) + \(packet.segment.payload.count)"
-        )
+    case (.udp(let packet), true):
+      verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
+    case (.udp(let packet), false):
+      verdict = node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
+        frame.withUnsafeBytes { packet.checksumIsValid($0) }
       }
     }
+    if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
+    if world.isTold, verdict != .pass { tell(verdict, of: packet, frame, isOutbound: isOutbound) }
     if !node.actions.isEmpty { drain(.packet(frame)) }
     if verdict == .pass { emit(frame, isOutbound: isOutbound) }
   }
 
-  private func hold(_ frame: [UInt8], isOutbound: Bool, _ packet: TCPPacket) {
-    let flow = isOutbound ? packet.outboundFlow() : packet.inboundFlow()
+  private func tell(_ verdict: Verdict, of packet: ModelPacket, _ frame: [UInt8], isOutbound: Bool) {
+    guard let conversation = world.conversation(of: packet, isOutbound: isOutbound) else { return }
+    let what: String
+    switch packet {
+    case .tcp(let packet):
+      let start = isOutbound ? conversation.localStart : conversation.peerStart
+      what =
+        "\(packet.segment.flags) seq \(packet.segment.sequence - start) + \(packet.segment.payload.count)"
+    case .udp(let packet): what = "\(FrameStamp.read(frame)), \(packet.payload.count) bytes"
+    }
+    world.tell(
+      name,
+      "\(verdict == .hold ? "holds" : "drops") \(conversation.name) \(isOutbound ? "out" : "in") \(what)")
+  }
+
+  private func hold(_ frame: [UInt8], isOutbound: Bool, _ packet: ModelPacket) {
     let new = HeldFrame(
       bytes: frame, isOutbound: isOutbound, since: world.now,
-      conversation: world.conversation(flow)?.number ?? -1)
+      conversation: world.conversation(of: packet, isOutbound: isOutbound)?.number ?? -1)
     if let place = freePlaces.popLast() { held[Int(place)] = new } else { held.append(new) }
   }
 
@@ -419,10 +443,10 @@ final class EngineProcess {
   private func emit(_ frame: [UInt8], isOutbound: Bool) {
     guard isAlive else { return }
     if isOutbound {
-      machine.leave(frame)
+      machine.leave(frame, byEngine: true)
     } else {
       let check = world.scenario.mode == .strict ? Judge.delivery(of: frame, to: machine) : nil
-      machine.deliver(frame)
+      machine.deliver(frame, byEngine: true)
       check?()
     }
   }
@@ -448,6 +472,12 @@ final class EngineProcess {
           if reserve(range.count, handle, stream) { deferred.append(action) }
         case .snoopOwned(let handle, let stream, let piece):
           if reserve(piece.count, handle, stream) { deferred.append(action) }
+        case .snoopDatagram(let handle, let stream, let remote, let local, let range):
+          if receive(input[range], remote, local, handle, stream) { deferred.append(action) }
+        case .snoopOwnedDatagram(let handle, let stream, let datagram):
+          if receive(datagram.payload[...], datagram.remote, datagram.local, handle, stream) {
+            deferred.append(action)
+          }
         case .endSnoop: deferred.append(action)
         default: perform(action, .link(input))
         }
@@ -507,7 +537,7 @@ final class EngineProcess {
       guard case .link(let bytes) = context else {
         return world.broken(.protocolUse, "late frame from nowhere")
       }
-      judge(Array(bytes[range]), isOutbound: false)
+      judge(stamped(Array(bytes[range])), isOutbound: false)
 
     case .appendSegment(let record):
       if world.isTold, let conversation = world.conversation(record.handle) {
@@ -523,7 +553,15 @@ final class EngineProcess {
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       bytes += frame[record.payload]
       append(bytes)
-    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
+    case .appendDatagram(let record):
+      Judge.datagramLogged(record, on: machine)
+      guard case .packet(let frame) = context else {
+        return world.broken(.protocolUse, "datagram from nowhere")
+      }
+      var bytes = [UInt8](repeating: 0, count: DatagramRecord.fixedByteCount)
+      bytes.withUnsafeMutableBytes { record.store(in: $0) }
+      bytes += frame[record.payload]
+      append(bytes)
     case .appendLateFrame(let header):
       guard case .packet(let frame) = context else { return world.broken(.protocolUse, "frame from nowhere") }
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
@@ -542,6 +580,11 @@ final class EngineProcess {
       guard case .link(let bytes) = context else { return world.broken(.protocolUse, "snooped from nowhere") }
       snoop(bytes[range], handle, stream)
     case .snoopOwned(let handle, let stream, let bytes): snoop(bytes[...], handle, stream)
+    case .snoopDatagram(let handle, let stream, let remote, _, let range):
+      guard case .link(let bytes) = context else { return world.broken(.protocolUse, "snooped from nowhere") }
+      snoopDatagram(bytes[range], remote, handle, stream)
+    case .snoopOwnedDatagram(let handle, let stream, let datagram):
+      snoopDatagram(datagram.payload[...], datagram.remote, handle, stream)
     case .endSnoop(let handle, let stream): endSnoop(handle, stream)
 
     case .steer(let handle, let flow): steeringAdditions.append((handle, flow))
@@ -643,6 +686,30 @@ final class EngineProcess {
     machine.application?.becameReadable(pair)
   }
 
+  /// A datagram has come, and is to be shown in a moment, if there is room.
+  private func receive(
+    _ payload: ArraySlice<UInt8>, _ remote: Endpoint, _ local: Endpoint, _ handle: Handle,
+    _ stream: SnoopStream
+  ) -> Bool {
+    guard reserve(SnoopBuffer.byteCount(ofDatagramOf: payload.count), handle, stream),
+      let pair = pairs[handle]
+    else { return false }
+    Judge.datagramReceived(payload, remote: remote, local: local, pair, stream, on: machine)
+    return true
+  }
+
+  private func snoopDatagram(
+    _ payload: ArraySlice<UInt8>, _ remote: Endpoint, _ handle: Handle, _ stream: SnoopStream
+  ) {
+    guard let pair = pairs[handle], let datagram = ModelDatagram(payload, peerPort: remote.port) else {
+      return
+    }
+    world.tell(name, "shows \(datagram) on \(stream) of \(pair.conversation.name)")
+    if stream == .rcv { pair.rcv.write(datagram) } else { pair.snd.write(datagram) }
+    pressure(pair, handle)
+    machine.application?.becameReadable(pair)
+  }
+
   private func pressure(_ pair: Pair, _ handle: Handle) {
     let longest = max(pair.rcv.queued, pair.snd.queued)
     let limit = world.scenario.limits.snoopBuffer
@@ -693,7 +760,21 @@ final class EngineProcess {
   }
 
   private func takeSnapshot(_ handle: Handle, _ flow: Flow, _ socket: KernelSocket) {
-    guard machine.sockets[flow] === socket, !socket.tcp.isReset else { return node.snapshotFailed(handle) }
+    guard machine.sockets[flow] === socket else { return node.snapshotFailed(handle) }
+    if let udp = socket.udp {
+      let pair = node.socket(of: flow)?.peer.flatMap {
+        world.machines[1 - machine.slot].engine?.pair(named: $0)
+      }
+      Judge.datagramHandshake(socket, pair)
+      let unread = udp.queue.map {
+        Datagram(
+          remote: Endpoint(Conversation.peerAddress, $0.peerPort), local: flow.local, payload: $0.payload)
+      }
+      return node.datagramSnapshotTaken(
+        handle, DatagramSnapshot(receiveQueue: unread, options: socket.conversation.datagramOptions),
+        now: machine.now)
+    }
+    guard !socket.tcp.isReset else { return node.snapshotFailed(handle) }
     Judge.handshake(socket, from: machine, handle)
     node.snapshotTaken(handle, socket.tcp.snapshot(now: machine.now), now: machine.now)
   }
@@ -759,8 +840,10 @@ final class EngineProcess {
     sockets[handle]!.closeRequested = machine.now
     // The last descriptor is closed: FIN, and the kernel goes on by itself.
     entry.socket.engineHasIt = false
+    // Nothing on the wire says that a UDP socket is closed.
+    if entry.socket.udp != nil { try? node.unreplicate(handle, because: .closed, now: machine.now) }
     if !entry.socket.applicationHasIt {
-      if !entry.socket.tcp.isClosed { Judge.applicationIsGone(entry.socket.conversation) }
+      if entry.socket.tcp?.isClosed == false { Judge.applicationIsGone(entry.socket.conversation) }
       machine.closeIfUnowned(entry.socket)
     }
   }
@@ -839,7 +922,9 @@ final class EngineProcess {
   }
 
   func attach(primary: Handle, _ conversation: Conversation) -> (Handle, Pair)? {
-    guard let handle = try? node.attach(primary: primary) else { return nil }
+    guard
+      let handle = try? node.attach(primary: primary, transport: conversation.flow.transport)
+    else { return nil }
     let limits = world.scenario.limits
     let buffer = SnoopBuffer(start: 0, socketCapacity: limits.snoopSocket, limit: limits.snoopBuffer)
     let pair = Pair(conversation, rcv: buffer, snd: buffer)
@@ -1083,13 +1168,13 @@ final class EngineProcess {
   /// - Returns: the live socket, or why there is none.
   func merge(_ handle: Handle, _ conversation: Conversation) -> Result<KernelSocket, MergeRefused> {
     let plan: StreamMergePlan
-    do throws(SocketError) {
-      guard case .stream(let stream) = try node.merge(handle, now: machine.now) else {
-        return .failure(MergeRefused(reason: "no TCP socket"))
-      }
-      plan = stream
-    } catch { return .failure(MergeRefused(reason: "\(error)")) }
     guard let pair = pairs[handle] else { return .failure(MergeRefused(reason: "no pair")) }
+    do throws(SocketError) {
+      switch try node.merge(handle, now: machine.now) {
+      case .stream(let stream): plan = stream
+      case .datagrams(let datagrams): return .success(merge(handle, datagrams, pair))
+      }
+    } catch { return .failure(MergeRefused(reason: "\(error)")) }
     let unread = pair.rcv.takeBack()
     Judge.merged(plan, pair, unread: unread, on: machine)
     retirePair(handle)
@@ -1105,6 +1190,22 @@ final class EngineProcess {
     owned.remove(handle)
     world.statistics.merges += 1
     return .success(socket)
+  }
+
+  private func merge(_ handle: Handle, _ plan: DatagramMergePlan, _ pair: Pair) -> KernelSocket {
+    let conversation = pair.conversation
+    Judge.merged(plan, pair, on: machine)
+    var udp = ModelUDP(
+      limit: conversation.datagrams!.plan.queueLimit, nextNumber: pair.ledger?.nextNumberOnSecondary ?? 0)
+    for datagram in pair.rcv.takeBackDatagrams() { udp.receive(datagram) }
+    retirePair(handle)
+    let socket = KernelSocket(conversation, udp: udp)
+    machine.add(socket)
+    node.merged(handle, succeeded: true)
+    owned.remove(handle)
+    world.statistics.merges += 1
+    world.statistics.datagramMerges += 1
+    return socket
   }
 
   struct MergeRefused: Error { var reason: String }

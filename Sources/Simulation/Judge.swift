@@ -152,19 +152,24 @@ enum Judge {
 
   // MARK: What leaves
 
-  static func frameLeaves(_ frame: [UInt8], from machine: Machine) {
+  static func frameLeaves(_ frame: [UInt8], byEngine: Bool, from machine: Machine) {
     let world = machine.world
     world.statistics.framesLeft += 1
-    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
-    let segment = packet.segment
+    let anyPacket = ModelPacket(frame)!
     let other = world.machines[1 - machine.slot]
     if !other.isOn || !other.leaseIsInForce {
       world.overlapIsExcused = false
-    } else if world.overlapIsExcused, let conversation = world.conversation(packet.outboundFlow()) {
+    } else if world.overlapIsExcused, let conversation = world.conversation(of: anyPacket, isOutbound: true) {
       lose(conversation, "it was opened while there were two masters, which nothing excludes here")
     } else if world.scenario.kind.excludesTwoMasters, !world.overlapIsExcused {
       world.broken(.promise6, "a frame leaves \(machine.name) while \(other.name) holds a lease")
     }
+    let packet: TCPPacket
+    switch anyPacket {
+    case .tcp(let tcp): packet = tcp
+    case .udp(let udp): return datagramLeaves(frame, udp, byEngine: byEngine, from: machine)
+    }
+    let segment = packet.segment
     guard let conversation = world.conversation(packet.outboundFlow()) else {
       return world.broken(.protocolUse, "a frame of no connection leaves \(machine.name)")
     }
@@ -208,19 +213,29 @@ enum Judge {
   private static func mirror(
     of conversation: Conversation, servedBy machine: Machine
   ) -> (block: ControlBlock, pair: EngineProcess.Pair)? {
+    guard let (view, pair) = mirroringPair(of: conversation, servedBy: machine), let block = view.block else {
+      return nil
+    }
+    return (block, pair)
+  }
+
+  /// The same, of either transport: how the other RE sees the socket, and the pair.
+  static func mirroringPair(
+    of conversation: Conversation, servedBy machine: Machine
+  ) -> (view: ReplicationNode.SocketView, pair: EngineProcess.Pair)? {
     let other = machine.world.machines[1 - machine.slot]
     guard other.isOn, let engine = other.engine, let (handle, pair) = engine.pair(of: conversation),
-      let there = try? engine.node.socket(handle), there.phase == .snooping, let block = there.block
+      let there = try? engine.node.socket(handle), there.phase == .snooping
     else { return nil }
     let here = machine.engine?.view(of: conversation)
     let isNamed = here.map { $0.handle == there.peer } ?? false
     switch here?.phase {
-    case .replicating where isNamed, .ending where isNamed: return (block, pair)
+    case .replicating where isNamed, .ending where isNamed: return (there, pair)
     default:
       // By a clock that nobody has stopped.
       let mayMerge =
         machine.world.scenario.kind != .frozenClock && engine.node.arbiter.isLicensed(now: other.now)
-      return mayMerge ? (block, pair) : nil
+      return mayMerge ? (there, pair) : nil
     }
   }
 
@@ -261,8 +276,8 @@ enum Judge {
   ///
   /// - Returns: what to look at when it has; `nil` if there is nothing to be seen.
   static func delivery(of frame: [UInt8], to machine: Machine) -> (() -> Void)? {
-    let packet = frame.withUnsafeBytes { TCPPacket($0)! }
-    guard let conversation = machine.world.conversation(packet.inboundFlow()),
+    guard case .tcp(let packet) = ModelPacket(frame),
+      let conversation = machine.world.conversation(packet.inboundFlow()),
       let socket = machine.sockets[conversation.flow],
       machine.engine?.view(of: conversation)?.phase == .replicating,
       let (block, _) = mirror(of: conversation, servedBy: machine)

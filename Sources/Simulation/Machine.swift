@@ -4,7 +4,13 @@ import Replication
 /// A socket in the kernel of an RE, and who holds descriptors of it.
 final class KernelSocket {
   let conversation: Conversation
-  var tcp: ModelTCP
+  /// One of the two is there.
+  var tcp: ModelTCP!
+  var udp: ModelUDP!
+  /// Of a UDP socket that is, or was, replicated.
+  var ledger: DatagramLedger?
+  /// Of the last datagram that an engine delivered to it.
+  var lastStamp: UInt64 = 0
   var applicationHasIt = true
   var engineHasIt = false
   /// When its next timer is due, of those that are scheduled.
@@ -21,6 +27,13 @@ final class KernelSocket {
     self.tcp = tcp
     self.readPosition = readPosition
     self.writePosition = writePosition
+  }
+
+  init(_ conversation: Conversation, udp: ModelUDP) {
+    self.conversation = conversation
+    self.udp = udp
+    readPosition = 0
+    writePosition = 0
   }
 }
 
@@ -225,7 +238,12 @@ final class Machine {
     guard !socket.applicationHasIt, !socket.engineHasIt, sockets[socket.conversation.flow] === socket else {
       return
     }
-    let isOver = socket.tcp.isReset || (socket.tcp.isClosed && socket.sawEnd)
+    guard let tcp = socket.tcp else {
+      // Whoever writes to it from now on is told that there is nobody.
+      Judge.applicationIsGone(socket.conversation)
+      return remove(socket.conversation.flow)
+    }
+    let isOver = tcp.isReset || (tcp.isClosed && socket.sawEnd)
     if !isOver {
       world.tell(
         name, "nobody holds the socket of \(socket.conversation.name) any more: the kernel resets it")
@@ -244,7 +262,7 @@ final class Machine {
   }
 
   private func arm(_ socket: KernelSocket) {
-    guard let deadline = socket.tcp.deadline else { return }
+    guard let deadline = socket.tcp?.deadline else { return }
     let at = world.now + trueTime(until: deadline)
     if let timer = socket.timer, timer <= at { return }
     socket.timer = at
@@ -256,12 +274,29 @@ final class Machine {
     }
   }
 
+  /// The application sends a datagram.
+  func send(_ datagram: ModelDatagram, on socket: KernelSocket) {
+    var frame = datagram.frame(
+      from: socket.conversation.flow.local, to: Endpoint(Conversation.peerAddress, datagram.peerPort))
+    let stamp = world.nextStamp()
+    FrameStamp.put(stamp, on: &frame)
+    world.noteOnItsWay(
+      DatagramOnItsWay(
+        socket: socket, datagram: datagram, ledger: socket.ledger, seen: socket.ledger?.released.count ?? 0),
+      stamp)
+    egress(frame)
+  }
+
   // MARK: The wire
+
+  private func isSteered(_ packet: ModelPacket, isOutbound: Bool) -> Bool {
+    let flow = packet.flow(isOutbound: isOutbound)
+    return steered.contains(flow) || flow.unconnected.map(steered.contains) == true
+  }
 
   /// A frame that the kernel has built meets the packet filter.
   func egress(_ frame: [UInt8]) {
-    let flow = frame.withUnsafeBytes { TCPPacket($0)!.outboundFlow() }
-    if steered.contains(flow) {
+    if isSteered(ModelPacket(frame)!, isOutbound: true) {
       // Without an engine there is no device to forward to.
       engine?.input(.frame(frame, isOutbound: true))
     } else {
@@ -278,9 +313,11 @@ final class Machine {
   }
 
   /// What the lease lets through is on the wire.
-  func leave(_ frame: [UInt8]) {
+  ///
+  /// - Parameter byEngine: the engine has put it there, not the kernel itself.
+  func leave(_ frame: [UInt8], byEngine: Bool = false) {
     guard leaseIsInForce, !isStopped else { return }
-    Judge.frameLeaves(frame, from: self)
+    Judge.frameLeaves(frame, byEngine: byEngine, from: self)
     world.uplink.send(frame, from: slot)
   }
 
@@ -292,17 +329,17 @@ final class Machine {
       if missedWork.count < 64 { missedWork.append { [unowned self] in ingress(frame) } }
       return
     }
-    let flow = frame.withUnsafeBytes { TCPPacket($0)?.inboundFlow() }
-    guard let flow else { return }
-    if steered.contains(flow) {
+    guard let packet = ModelPacket(frame) else { return }
+    if isSteered(packet, isOutbound: false) {
       engine?.input(.frame(frame, isOutbound: false))
     } else {
       deliver(frame)
     }
   }
 
-  /// A frame has reached the kernel's TCP.
-  func deliver(_ frame: [UInt8]) {
+  /// A frame has reached the kernel's TCP or UDP.
+  func deliver(_ frame: [UInt8], byEngine: Bool = false) {
+    if case .udp(let packet) = ModelPacket(frame) { return deliver(packet, frame, byEngine: byEngine) }
     frame.withUnsafeBytes { bytes in
       let packet = TCPPacket(bytes)!
       // Not an address of this machine.
@@ -324,6 +361,21 @@ final class Machine {
       transmit(socket)
       if socket.tcp.isReset { remove(packet.inboundFlow()) }
     }
+  }
+
+  private func deliver(_ packet: UDPPacket, _ frame: [UInt8], byEngine: Bool) {
+    guard hasAddresses, frame.withUnsafeBytes({ packet.checksumIsValid($0) }) else { return }
+    guard let datagram = ModelDatagram(frame[packet.payload], peerPort: packet.source.port) else {
+      return world.broken(.stream, "\(name): the kernel gets a datagram that nobody wrote")
+    }
+    let flow = packet.inboundFlow()
+    guard let socket = sockets[flow] ?? flow.unconnected.flatMap({ sockets[$0] }) else {
+      return Judge.portIsUnreachable(datagram, on: self)
+    }
+    world.tell(name, "in  \(socket.conversation.name) \(datagram)")
+    Judge.datagramDelivered(datagram, FrameStamp.read(frame), to: socket, byEngine: byEngine, on: self)
+    socket.udp.receive(datagram)
+    application?.becameReadable(socket)
   }
 
   private func answerWithReset(_ packet: TCPPacket) {

@@ -3,7 +3,8 @@ import Replication
 
 /// The machines of the peers, all in one: their kernels and their applications, which know nothing of JSR.
 enum PeerHost {
-  /// A peer connects. The connection exists from here on, at both ends: its SYNs are not simulated.
+  /// A peer connects. The connection exists from here on, at both ends: its SYNs are not simulated. Or the application
+  /// makes a UDP socket, which peers talk to.
   static func open(_ plan: Scenario.Plan, number: Int, in world: World) {
     guard !world.isHealing else { return }
     guard
@@ -18,22 +19,30 @@ enum PeerHost {
     let conversation = Conversation(number: number, plan: plan, now: now(world), openedAt: world.now)
     world.add(conversation)
     world.statistics.conversations += 1
-    world.tell(
-      "peer",
-      "\(conversation.name) opens, to \(machine.name); sequence numbers \(plan.peerStart) and \(plan.localStart)"
-    )
-    let socket = KernelSocket(
-      conversation,
-      tcp: ModelTCP(
-        sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, options: plan.local,
-        timestampOffset: 77 &+ UInt32(machine.slot) &* 0x8000_0000, now: machine.now),
-      readPosition: 0, writePosition: 0)
+    let socket: KernelSocket
+    if let datagrams = plan.datagrams {
+      world.statistics.datagramConversations += 1
+      world.tell("peer", "\(conversation.name) begins, with \(machine.name): \(conversation.flow)")
+      socket = KernelSocket(conversation, udp: ModelUDP(limit: datagrams.queueLimit))
+    } else {
+      world.tell(
+        "peer",
+        "\(conversation.name) opens, to \(machine.name); sequence numbers \(plan.peerStart) and \(plan.localStart)"
+      )
+      socket = KernelSocket(
+        conversation,
+        tcp: ModelTCP(
+          sendFrom: conversation.localStart, receiveFrom: conversation.peerStart, options: plan.local,
+          timestampOffset: 77 &+ UInt32(machine.slot) &* 0x8000_0000, now: machine.now),
+        readPosition: 0, writePosition: 0)
+    }
     machine.add(socket)
     if machine.engine?.isWell != true {
       // A kernel accepts connections also while its engine sleeps; that one may find out that it lost its lease.
       Judge.lose(conversation, "was opened while the engine of \(machine.name) slept")
     }
     machine.application!.accepted(socket)
+    if plan.datagrams != nil { return DatagramPeers.work(conversation, in: world) }
     work(conversation, in: world)
     if let resetsAfter = plan.peerResetsAfter { world.after(resetsAfter) { reset(conversation, in: world) } }
   }
@@ -44,10 +53,7 @@ enum PeerHost {
   private static func send(_ outputs: [ModelTCP.Output], _ conversation: Conversation, in world: World) {
     for output in outputs {
       let frame = conversation.frame(output, fromPeer: true)
-      if conversation.oldFrames.count < 8 || world.random.peers.chance(0.02) {
-        if conversation.oldFrames.count >= 8 { conversation.oldFrames.removeFirst() }
-        conversation.oldFrames.append(frame)
-      }
+      conversation.keepOld(frame, in: world)
       world.uplink.sendFromPeer(frame)
     }
     arm(conversation, in: world)
@@ -144,6 +150,10 @@ enum PeerHost {
 
   /// A frame arrives from an RE.
   static func receive(_ frame: [UInt8], in world: World) {
+    if case .udp(let packet) = ModelPacket(frame) {
+      guard frame.withUnsafeBytes({ packet.checksumIsValid($0) }) else { return }
+      return DatagramPeers.receive(packet, frame, in: world)
+    }
     frame.withUnsafeBytes { bytes in
       guard let packet = TCPPacket(bytes), packet.checksumIsValid(bytes),
         let conversation = world.conversation(packet.outboundFlow())
@@ -180,7 +190,7 @@ enum PeerHost {
 
   /// The network delivers again what it delivered long ago.
   static func replayOldFrames(in world: World) {
-    for conversation in world.conversations where conversation.peer != nil {
+    for conversation in world.conversations where !conversation.isForgotten {
       for frame in conversation.oldFrames { world.uplink.sendFromPeer(frame) }
     }
   }

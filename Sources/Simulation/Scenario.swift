@@ -45,6 +45,28 @@ public struct Scenario: Sendable, CustomStringConvertible {
     var snooperStuckFor: TrueTime = 0
     /// The peer resets the connection then, counted from its start.
     var peerResetsAfter: TrueTime?
+    /// The conversation goes over UDP.
+    var datagrams: DatagramPlan?
+  }
+
+  /// One UDP socket of the REs, and the peers that talk with it.
+  struct DatagramPlan: Sendable {
+    /// The socket is connected, to its only peer.
+    var isConnected: Bool
+    var localPort: UInt16
+    var peerCount: Int
+    /// What the peers ask for, all in all.
+    var requestCount: Int
+    /// Requests that may be unanswered at a time.
+    var window: Int
+    /// In bytes.
+    var largestPayload: Int
+    /// How long a peer waits for an answer before it asks again.
+    var patience: TrueTime
+    /// Datagrams that the kernel keeps for the application.
+    var queueLimit: Int
+    /// How likely a peer sends an empty datagram too, each time that it sends.
+    var empties: Double
   }
 
   /// How a run divides its time between faults and what they hit.
@@ -143,6 +165,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
     if random.chance(0.3) { linkSplits = 0.5 }
     if kind == .isolation {
       planIsolation(using: &random)
+      planDatagrams(using: &random)
     } else {
       drawLimits(using: &random)
       drawWeather(using: &random)
@@ -151,6 +174,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
       case .storm: planStorm(using: &random)
       case .flurry: planFlurry(using: &random)
       }
+      planDatagrams(using: &random)
       faults = Fault.draw(for: self, using: &random)
       beginsWithOldEngine = (0...1).map { _ in random.chance(0.25) }
       meetsThroughEngines = random.chance(0.4)
@@ -214,6 +238,35 @@ public struct Scenario: Sendable, CustomStringConvertible {
       plan.snooperStuckFor = 0
       plans.append(plan)
       opensAt += .milliseconds(.random(in: 50...1_000, using: &random))
+    }
+  }
+
+  /// Has some of the conversations go over UDP. A connected socket may have the local end of an unconnected one, so that
+  /// the peer's end alone tells their datagrams apart.
+  private mutating func planDatagrams(using random: inout SeededGenerator) {
+    var unconnected: [UInt16] = []
+    for place in plans.indices where random.chance(0.23) {
+      let isConnected = Bool.random(using: &random)
+      var localPort = 17_000 + UInt16(place)
+      if isConnected {
+        localPort = 16_500
+        // Only a socket of one's own keeps other people's trouble away.
+        if kind != .isolation, random.chance(0.6), let last = unconnected.last { localPort = last }
+      } else {
+        unconnected.append(localPort)
+      }
+      let most = pace == .flurry ? max(2, Int(.seconds(2) / plans[place].pause)) : 200
+      plans[place].datagrams = DatagramPlan(
+        isConnected: isConnected, localPort: localPort,
+        peerCount: isConnected ? 1 : .random(in: 1...3, using: &random),
+        requestCount: .random(in: 1...min(most, 200), using: &random),
+        window: .random(in: 1...5, using: &random),
+        largestPayload: [20, 200, 1_000].randomElement(using: &random)!,
+        patience: .milliseconds([50, 300, 1_000].randomElement(using: &random)!),
+        queueLimit: [3, 20].randomElement(using: &random)!,
+        empties: random.chance(0.5) ? 0.1 : 0)
+      plans[place].recordSize = nil
+      plans[place].peerResetsAfter = nil
     }
   }
 

@@ -14,6 +14,8 @@ struct SnoopBuffer {
   /// Bytes that have come to this RE, whether written or promised.
   private(set) var received = 0
   private(set) var hasEnded = false
+  /// Of a UDP socket: what was written, each with the position behind it.
+  private var datagrams: [(datagram: ModelDatagram, end: Int)] = []
   let socketCapacity: Int
   let limit: Int
 
@@ -42,6 +44,14 @@ struct SnoopBuffer {
     refill()
   }
 
+  mutating func write(_ datagram: ModelDatagram) {
+    write(Self.byteCount(ofDatagramOf: datagram.byteCount))
+    datagrams.append((datagram, end))
+  }
+
+  /// What a datagram with so many bytes of payload takes of the buffers.
+  static func byteCount(ofDatagramOf count: Int) -> Int { count + 40 }
+
   mutating func take(_ count: Int) {
     read += count
     refill()
@@ -50,6 +60,12 @@ struct SnoopBuffer {
   private mutating func refill() { queued -= min(queued, max(0, socketCapacity - readable)) }
 
   mutating func finish() { hasEnded = true }
+
+  /// The datagrams that the application has not read to their ends; it will not see them here any more.
+  mutating func takeBackDatagrams() -> [ModelDatagram] {
+    let unread = takeBack()
+    return datagrams.filter { $0.end > unread.lowerBound }.map(\.datagram)
+  }
 
   /// What the application has not read; it will not see it here any more.
   mutating func takeBack() -> Range<Int> {

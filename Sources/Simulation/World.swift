@@ -36,6 +36,9 @@ final class World {
   private(set) var conversations: [Conversation] = []
   private var conversationsByFlow: [Flow: Conversation] = [:]
   private var conversationsByHandle: [Handle: Conversation] = [:]
+  private var conversationsByNumber: [Int: Conversation] = [:]
+  private var lastStamp: UInt64 = 0
+  private var datagramsOnTheirWay: [UInt64: DatagramOnItsWay] = [:]
   let random: RandomStreams
   var statistics = RunStatistics()
   private(set) var violation: Violation?
@@ -126,6 +129,7 @@ final class World {
   func add(_ conversation: Conversation) {
     conversations.append(conversation)
     conversationsByFlow[conversation.flow] = conversation
+    conversationsByNumber[conversation.number] = conversation
   }
 
   /// Between two writes of either side. When all is whole again, nobody dawdles.
@@ -141,6 +145,30 @@ final class World {
   func name(_ handle: Handle, _ conversation: Conversation) { conversationsByHandle[handle] = conversation }
   func conversation(_ flow: Flow) -> Conversation? { conversationsByFlow[flow] }
   func conversation(_ handle: Handle) -> Conversation? { conversationsByHandle[handle] }
+
+  /// Over UDP, where an unconnected socket has no peer in its flow.
+  func conversation(ofPeerPort port: UInt16) -> Conversation? {
+    DatagramPeers.conversation(ofPort: port).flatMap { conversationsByNumber[$0] }
+  }
+
+  func conversation(of packet: ModelPacket, isOutbound: Bool) -> Conversation? {
+    switch packet {
+    case .tcp: conversation(packet.flow(isOutbound: isOutbound))
+    case .udp(let packet):
+      conversation(ofPeerPort: isOutbound ? packet.destination.port : packet.source.port)
+    }
+  }
+
+  // MARK: Datagrams
+
+  /// A number for a frame, higher than all before.
+  func nextStamp() -> UInt64 {
+    lastStamp += 1
+    return lastStamp
+  }
+
+  func noteOnItsWay(_ datagram: DatagramOnItsWay, _ stamp: UInt64) { datagramsOnTheirWay[stamp] = datagram }
+  func takeOnItsWay(_ stamp: UInt64) -> DatagramOnItsWay? { datagramsOnTheirWay.removeValue(forKey: stamp) }
 }
 
 /// Streams of random numbers, one per purpose.
@@ -203,6 +231,12 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
   /// Records that were taken.
   public var records = 0
   public var conversations = 0
+  /// Those among them that go over UDP.
+  public var datagramConversations = 0
+  /// Merges of UDP sockets, which are among all.
+  public var datagramMerges = 0
+  /// Datagrams that REs put on the wire.
+  public var datagramsLeft = 0
   /// Connections that were lost as they may be: not replicated when their RE was lost, or with both REs.
   public var lost = 0
   public var framesLeft = 0
@@ -214,7 +248,8 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
   public var description: String {
     "\(steps) steps, \(failovers) failovers (\(failoversWithMerges) with connections to merge, \(merges) merges), "
       + "\(conversations) connections (\(lost) may have been lost), \(replications) replications, \(records) records, "
-      + "\(framesLeft) frames on the wire, two masters \(twoMasters) times"
+      + "\(framesLeft) frames on the wire, two masters \(twoMasters) times; of these over UDP "
+      + "\(datagramConversations) conversations, \(datagramMerges) merges, \(datagramsLeft) frames"
   }
 
   public static func += (lhs: inout Self, rhs: Self) {
@@ -225,6 +260,9 @@ public struct RunStatistics: Sendable, CustomStringConvertible {
     lhs.replications += rhs.replications
     lhs.records += rhs.records
     lhs.conversations += rhs.conversations
+    lhs.datagramConversations += rhs.datagramConversations
+    lhs.datagramMerges += rhs.datagramMerges
+    lhs.datagramsLeft += rhs.datagramsLeft
     lhs.lost += rhs.lost
     lhs.framesLeft += rhs.framesLeft
     lhs.twoMasters += rhs.twoMasters

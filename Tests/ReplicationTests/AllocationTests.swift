@@ -106,4 +106,45 @@ struct AllocationTests {
     #expect(lastCount == 0)
     #expect(node.actions.isEmpty)
   }
+
+  @Test("Datagrams that are logged, both ways, allocate nothing") func datagrams() throws {
+    let pair = SimulatedPair()
+    pair.start()
+    pair.engines[0].datagramSockets[DatagramTests.unconnected] = []
+    _ = try pair.replicate(DatagramTests.unconnected)
+    pair.settle()
+    let datagram = DatagramTests.datagram([UInt8](repeating: 1, count: 1_400))
+    let (inbound, outbound) = (datagram.frame(fromPeer: true), datagram.frame(fromPeer: false))
+    var node = pair.engines[0].node
+    pair.engines[0].node = ReplicationNode(node.configuration, now: pair.now)
+    // What queues grow by is paid for once.
+    node.actions.reserveCapacity(1_000)
+    func round(_ times: Int) -> Int64 {
+      allocations {
+        for _ in 0..<times {
+          outbound.withUnsafeBytes { bytes in
+            let packet = UDPPacket(bytes)!
+            let verdict = node.outbound(
+              packet, reference: FrameReference(1), byteCount: bytes.count, now: pair.now)
+            precondition(verdict == .hold)
+          }
+          inbound.withUnsafeBytes { bytes in
+            let packet = UDPPacket(bytes)!
+            let verdict = node.inbound(
+              packet, reference: FrameReference(1), byteCount: bytes.count, now: pair.now
+            ) { packet.checksumIsValid(bytes) }
+            precondition(verdict == .pass)
+          }
+        }
+      }
+    }
+    _ = round(40)
+    // The queues have room for twice as many by now.
+    var acknowledgement = ByteWriter(.kkcmAcknowledge)
+    acknowledgement.integer(node.log.position)
+    acknowledgement.record().withUnsafeBytes { _ = node.linkReceived($0, now: pair.now) }
+    node.actions.removeAll(keepingCapacity: true)
+    #expect(round(30) == 0)
+    #expect(node.occupancy.heldPackets == 30)
+  }
 }

@@ -37,10 +37,12 @@ import Testing
     return (node, handle)
   }
 
-  private func greet(_ node: inout ReplicationNode) {
+  private func greet(
+    _ node: inout ReplicationNode, versions: ClosedRange<UInt16> = LinkVersion.supported
+  ) {
     node.linkOpened(now: now)
-    let reason = receive(
-      Hello(slot: 0, node: "re0", session: 5, handleLimit: 4).record() + keepalive(term: 3).record(), &node)
+    let hello = Hello(slot: 0, node: "re0", session: 5, handleLimit: 4, versions: versions)
+    let reason = receive(hello.record() + keepalive(term: 3).record(), &node)
     #expect(reason == nil)
     #expect(node.arbiter.phase == .secondary)
   }
@@ -230,6 +232,218 @@ import Testing
       #expect(node.occupancy.bufferedBytes <= Self.holdLimit)
     }
     #expect(try node.socket(handle).phase == .unreplicated(.limitReached))
+  }
+
+  // MARK: Datagrams
+
+  private static let local = Endpoint(IPAddress(v4: 1), 2)
+  private static let peer = Endpoint(IPAddress(v4: 3), 4)
+
+  private func datagram(
+    _ kind: RecordKind, to handle: Handle, remote: Endpoint = peer, local: Endpoint = local,
+    _ payload: [UInt8] = [1], change: (inout [UInt8]) -> Void = { _ in }
+  ) -> [UInt8] {
+    let record = DatagramRecord(
+      kind: kind, handle: handle, remote: remote, local: local, payload: 0..<payload.count)
+    var bytes = [UInt8](repeating: 0xff, count: DatagramRecord.fixedByteCount)
+    bytes.withUnsafeMutableBytes { record.store(in: $0) }
+    bytes += payload
+    change(&bytes)
+    return bytes
+  }
+
+  private func beginning(_ handle: Handle, _ flow: Flow, version: UInt16 = 3) -> [UInt8] {
+    record(.ihaBegin, to: handle) {
+      $0.handle(Self.primary)
+      $0.flow(flow, version: version)
+      $0.byteArray([])
+    }
+  }
+
+  /// A secondary whose pair is for UDP, in the middle of its handshake.
+  private func receivingDatagrams() throws -> (ReplicationNode, Handle) {
+    var (node, tcp) = try attached()
+    try node.free(tcp)
+    let handle = try node.attach(primary: Self.primary, transport: .udp)
+    let flow = Flow(.udp, local: Self.local, remote: Self.peer)
+    #expect(receive(beginning(handle, flow), &node) == nil)
+    #expect(try node.socket(handle).phase == .receiving)
+    return (node, handle)
+  }
+
+  private func snoopingDatagrams() throws -> (ReplicationNode, Handle) {
+    var (node, handle) = try receivingDatagrams()
+    #expect(receive(record(.ihaCommit, to: handle), &node) == nil)
+    node.steered(handle)
+    #expect(try node.socket(handle).phase == .snooping)
+    return (node, handle)
+  }
+
+  @Test func aDatagramSurvivesItsRecord() throws {
+    for (remote, local) in [
+      (Self.peer, Self.local),
+      (Endpoint(IPAddress("2001:db8::4")!, 65_535), Endpoint(IPAddress("fe80::1")!, 1)),
+    ] {
+      let bytes = datagram(.sdrlDatagram, to: Self.primary, remote: remote, local: local, [7, 8])
+      let read = try bytes.withUnsafeBytes {
+        try DatagramRecord(try RecordHeader($0, lengthLimit: 100), $0, at: 100)
+      }
+      #expect(read.kind == .sdrlDatagram && read.handle == Self.primary)
+      #expect(read.remote == remote && read.local == local && read.payload == 156..<158)
+      #expect(bytes.count == read.byteCount)
+    }
+  }
+
+  @Test("A datagram record that says what none can say closes the link", arguments: 0..<6)
+  func impossibleDatagram(index: Int) throws {
+    var (node, handle) = try snoopingDatagrams()
+    let (bytes, reason) =
+      switch index {
+      case 0:
+        (datagram(.prlDatagram, to: handle) { $0[16] = 5 }, "record has an invalid address family")
+      case 1: (datagram(.prlDatagram, to: handle) { $0[19] = 1 }, "record has an invalid datagram record")
+      case 2: (datagram(.prlDatagram, to: handle) { $0[30] = 1 }, "record has an invalid datagram record")
+      case 3: (datagram(.sdrlDatagram, to: handle) { $0[55] = 1 }, "record has an invalid datagram record")
+      case 4:
+        (
+          record(.sdrlDatagram, to: handle) { $0.byteArray([UInt8](repeating: 0, count: 35)) },
+          "record ends before its last field"
+        )
+      default:
+        (
+          datagram(.sdrlDatagram, to: Handle(slot: 1, generation: 99, index: 1)),
+          "record for handle 0x100006300000001, which was never allocated"
+        )
+      }
+    #expect(receive(bytes, &node) == reason)
+  }
+
+  @Test("Datagrams of others than the pair's flow close the link; the unread ones may be anybody's")
+  func foreignDatagram() throws {
+    let stranger = Endpoint(IPAddress(v4: 9), 9)
+    for (remote, local) in [(stranger, Self.local), (Self.peer, stranger)] {
+      for kind in [RecordKind.prlDatagram, .sdrlDatagram] {
+        var (node, handle) = try snoopingDatagrams()
+        #expect(
+          receive(datagram(kind, to: handle, remote: remote, local: local), &node)
+            == "record has an invalid datagram's flow")
+      }
+    }
+    var (node, handle) = try receivingDatagrams()
+    #expect(receive(datagram(.prlDatagram, to: handle, remote: stranger, []), &node) == nil)
+    let shown = node.actions.compactMap { action in
+      if case .snoopOwnedDatagram(handle, .rcv, let datagram) = action { datagram } else { nil }
+    }
+    #expect(shown == [Datagram(remote: stranger, local: Self.local, payload: [])])
+    let other = Endpoint(IPAddress(v6High: 1, low: 2), 3)
+    #expect(
+      receive(datagram(.prlDatagram, to: handle, remote: other, local: other), &node)?
+        .hasSuffix("is not allowed in this state") == true)
+  }
+
+  @Test("Streams of a UDP socket and datagrams of a TCP connection close the link", arguments: 0..<10)
+  func otherTransport(index: Int) throws {
+    var (node, handle) = try index < 5 ? receivingDatagrams() : snoopingDatagrams()
+    let segment: (inout ByteWriter) -> Void = { writer in
+      for _ in 0..<24 { writer.integer(UInt8(0)) }
+    }
+    let bytes: [UInt8]
+    switch index {
+    case 0: bytes = record(.sdrlInitial, to: handle) { $0.byteArray([1]) }
+    case 1: bytes = record(.prlInitial, to: handle) { $0.byteArray([1]) }
+    case 2:
+      bytes = record(.psrmSnapshot, to: handle) {
+        block.write(to: &$0)
+        $0.sequence(block.sendUnacknowledged)
+        $0.boolean(false)
+        $0.boolean(false)
+      }
+    // What has happened since the handshake cannot be told in it.
+    case 3: bytes = datagram(.sdrlDatagram, to: handle)
+    case 4, 5: bytes = record(.prlSegment, to: handle, segment)
+    case 6: bytes = record(.sdrlSegment, to: handle, segment)
+    case 7:
+      bytes = record(.psrmUpdate, to: handle) {
+        block.write(to: &$0)
+        $0.sequence(SequenceNumber(900))
+      }
+    case 8:
+      bytes = record(.sdrlRecord, to: handle) { writer in
+        for _ in 0..<9 { writer.integer(UInt8(0)) }
+      }
+    default:
+      (node, handle) = try attached()
+      #expect(receive(beginning(handle) + rest(handle), &node) == nil)
+      bytes = datagram(.prlDatagram, to: handle)
+    }
+    #expect(receive(bytes, &node)?.hasSuffix("is not allowed in this state") == true)
+    node.linkClosed(.endOfStream, now: now)
+    greet(&node)
+    #expect(throws: Never.self) { try node.free(handle) }
+    #expect(node.occupancy == Occupancy())
+  }
+
+  @Test("6.1 A made-up handle in the handshake of a UDP socket costs nobody the link")
+  func madeUpDatagramHandle() throws {
+    var (node, _) = try attached()
+    let madeUp = Handle(slot: 1, generation: 99, index: 3)
+    let flow = Flow(unconnected: Self.local)
+    let handshake =
+      beginning(madeUp, flow) + datagram(.prlDatagram, to: madeUp) + record(.ihaCommit, to: madeUp)
+    #expect(receive(handshake, &node) == nil)
+    #expect(rejections(node) == 1)
+  }
+
+  @Test("A flow that no socket has is refused") func impossibleFlow() throws {
+    let wild = Endpoint(IPAddress(v4: 9), 0)
+    let v6 = Endpoint(IPAddress(v6High: 1, low: 2), 3)
+    for flow in [
+      Flow(.tcp, local: Self.local, remote: wild), Flow(.udp, local: Self.local, remote: wild),
+      Flow(.tcp, local: Self.local, remote: Endpoint(.unspecified(.v4), 0)),
+      Flow(.udp, local: Self.local, remote: v6),
+    ] {
+      var (node, handle) = try attached()
+      #expect(receive(beginning(handle, flow), &node) == "record has an invalid flow", "\(flow)")
+    }
+  }
+
+  @Test("An older link has no datagrams, and says so") func olderLink() throws {
+    let flow = Flow(.udp, local: Self.local, remote: Self.peer)
+    for version in [1, 2] as [UInt16] {
+      for bytes in [
+        beginning(Self.primary, flow, version: version), datagram(.prlDatagram, to: Self.primary),
+        datagram(.sdrlDatagram, to: Self.primary),
+      ] {
+        var (node, tcp) = try attached()
+        node.linkClosed(.reset, now: now)
+        greet(&node, versions: 1...version)
+        var bytes = bytes
+        bytes.replaceSubrange(8..<16, with: withUnsafeBytes(of: tcp.rawValue.bigEndian) { Array($0) })
+        let reason = receive(bytes, &node)
+        let isBegin = bytes[0] == 4
+        #expect(
+          isBegin
+            ? reason == "record has an invalid transport"
+            : reason?.hasSuffix("is not allowed in this state") == true)
+      }
+    }
+  }
+
+  @Test("A pair for UDP that waits is not filled by an older engine") func olderEngineAndAPair() throws {
+    var (node, tcp) = try attached()
+    try node.free(tcp)
+    let handle = try node.attach(primary: Self.primary, transport: .udp)
+    node.linkClosed(.reset, now: now)
+    greet(&node, versions: 1...2)
+    let flow = Flow(.tcp, local: Self.local, remote: Self.peer)
+    #expect(receive(beginning(handle, flow, version: 2), &node) == nil)
+    #expect(rejections(node) == 1)
+    // A reason that it knows.
+    let reasons = node.actions.compactMap { action -> UInt8? in
+      if case .send(let bytes) = action, bytes.starts(with: [4, 4]) { bytes.last } else { nil }
+    }
+    #expect(reasons == [UnreplicateReason.notAttached.rawValue])
+    #expect(try node.socket(handle).phase == .attached)
   }
 
   @Test(

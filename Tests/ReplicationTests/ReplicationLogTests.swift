@@ -116,4 +116,20 @@ import Testing
     }
     #expect(queue.count == 0 && queue.byteCount == 0 && queue.lastRequired == 0)
   }
+
+  @Test func theFramesOfOneSocketCanBeTakenOutFromBetweenOthers() {
+    var queue = HoldQueue()
+    for number in 1...9 {
+      var entry = entry(LogPosition(number), Int32(number), 100)
+      entry.socket = Int32(number % 3)
+      entry.generation = number == 8 ? 2 : 1
+      queue.append(entry)
+    }
+    let taken = queue.removeAll(ofSocket: 2, generation: 1)
+    #expect(taken.map(\.frame.rawValue) == [2, 5])
+    #expect(queue.count == 7 && queue.byteCount == 700 && queue.lastRequired == 9)
+    #expect(queue.removeAll(ofSocket: 0, generation: 1).map(\.frame.rawValue) == [3, 6, 9])
+    #expect(queue.lastRequired == 8 && queue.first?.frame.rawValue == 1)
+    #expect(queue.removeAll(ofSocket: 0, generation: 1).isEmpty)
+  }
 }

@@ -63,7 +63,7 @@ struct LinkInput {
     let sockets = machine.node.sockets
     let handle = sockets.isEmpty ? Handle(rawValue: 0) : sockets[choices.below(sockets.count)].handle
     let payload = [UInt8](repeating: 7, count: choices.below(3) * 100)
-    switch choices.below(14) {
+    switch choices.below(16) {
     case 0: machine.tick(after: .milliseconds(Int64(choices.below(400))))
     case 1:
       machine.send(
@@ -89,6 +89,10 @@ struct LinkInput {
     case 10: machine.call { node, _ in try node.free(handle) }
     case 11: machine.call { node, now in try node.acquireMastership(now: now) }
     case 12: machine.call { node, now in try node.releaseMastership(now: now) }
+    case 13, 14:
+      let isOutbound = choices.below(2) == 0
+      let frame = Frames.datagram(peer: choices.below(3), isOutbound: isOutbound, payload: payload)
+      if isOutbound { machine.send(frame) } else { machine.arrive(frame) }
     default:
       guard let keepalive = withExactCopy(of: piece, { Keepalive(uplinkPayload: $0) }) else { return }
       machine.call { node, now in node.uplinkReceived(keepalive, now: now) }

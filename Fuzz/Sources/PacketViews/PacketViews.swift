@@ -27,6 +27,7 @@ struct PacketViews {
       precondition(packet.source.family == packet.destination.family)
     }
     if let packet = TCPPacket(frame) { check(packet, frame) }
+    if let packet = UDPPacket(frame) { check(packet, frame) }
     if let message = AddressResolution.Message(frame) { check(message) }
     if let message = NeighborDiscovery.Message(frame) { check(message) }
   }
@@ -37,7 +38,10 @@ struct PacketViews {
     precondition(segment.payload.upperBound <= frame.count)
     precondition(packet.inboundFlow().local == packet.outboundFlow().remote)
     precondition(
-      packet.checksumIsValid(frame) == (plainSum(packet, frame) == 0xffff),
+      packet.checksumIsValid(frame)
+        == (plainSum(
+          packet.source, packet.destination, .tcp, frame[packet.transportOffset..<segment.payload.upperBound])
+          == 0xffff),
       "the checksum is not what RFC 1071 says")
 
     // What is written again from what was read reads the same.
@@ -62,12 +66,38 @@ struct PacketViews {
     }
   }
 
+  private static func check(_ packet: UDPPacket, _ frame: UnsafeRawBufferPointer) {
+    let start = packet.transportOffset
+    precondition(packet.payload.lowerBound == start + UDPPacket.headerByteCount)
+    precondition(packet.payload.upperBound <= frame.count)
+    precondition(packet.inboundFlow().local == packet.outboundFlow().remote)
+    let hasChecksum = frame[start + 6] != 0 || frame[start + 7] != 0
+    let sum = plainSum(packet.source, packet.destination, .udp, frame[start..<packet.payload.upperBound])
+    precondition(
+      packet.checksumIsValid(frame)
+        == (hasChecksum ? sum == 0xffff : packet.source.address.family == .v4),
+      "the checksum is not what RFC 768 says")
+
+    let builder = UDPFrameBuilder(
+      sourceMAC: Ethernet.source(frame), destinationMAC: Ethernet.destination(frame), source: packet.source,
+      destination: packet.destination)
+    let rebuilt = builder.frame(payload: UnsafeRawBufferPointer(rebasing: frame[packet.payload]))
+    withExactCopy(of: rebuilt) { copy in
+      guard let again = UDPPacket(copy) else { preconditionFailure("a frame that was built cannot be read") }
+      precondition(again.checksumIsValid(copy), "a frame that was built has a wrong checksum")
+      precondition(again.source == packet.source && again.destination == packet.destination)
+      precondition(copy[again.payload].elementsEqual(frame[packet.payload]))
+    }
+  }
+
   /// The one's complement sum over pseudo header and segment, 16 bits at a time: 0xffff if it is right.
-  private static func plainSum(_ packet: TCPPacket, _ frame: UnsafeRawBufferPointer) -> UInt32 {
-    let segment = frame[packet.transportOffset..<packet.segment.payload.upperBound]
-    var bytes = packet.source.address.bytes + packet.destination.address.bytes
+  private static func plainSum(
+    _ source: Endpoint, _ destination: Endpoint, _ transport: TransportProtocol,
+    _ segment: Slice<UnsafeRawBufferPointer>
+  ) -> UInt32 {
+    var bytes = source.address.bytes + destination.address.bytes
     bytes.appendBigEndian(UInt32(segment.count))
-    bytes.appendBigEndian(UInt32(TransportProtocol.tcp.rawValue))
+    bytes.appendBigEndian(UInt32(transport.rawValue))
     bytes += segment
     if bytes.count % 2 == 1 { bytes.append(0) }
     var sum: UInt32 = 0

@@ -48,6 +48,28 @@ public enum Frames {
     )
   }
 
+  /// A UDP socket at the same local address.
+  public static let datagrams = Flow(unconnected: Endpoint(IPAddress(v4: 0x0505_0505), 16_000))
+
+  static let datagramSnapshot = DatagramSnapshot(
+    receiveQueue: [[], Array("not read".utf8)].enumerated().map { number, payload in
+      Datagram(remote: peer(number), local: datagrams.local, payload: payload)
+    }, options: [4, 5])
+
+  private static func peer(_ number: Int) -> Endpoint {
+    Endpoint(IPAddress(v4: 0x0505_0504), UInt16(50_000 + number))
+  }
+
+  /// A frame with a datagram to or from one of its peers.
+  public static func datagram(peer number: Int, isOutbound: Bool, payload: [UInt8]) -> [UInt8] {
+    let (local, peer) = (datagrams.local, peer(number))
+    let builder = UDPFrameBuilder(
+      sourceMAC: MACAddress(rawValue: 0x0200_0000_0001),
+      destinationMAC: MACAddress(rawValue: 0x0200_0000_0002), source: isOutbound ? local : peer,
+      destination: isOutbound ? peer : local)
+    return payload.withUnsafeBytes { builder.frame(payload: $0) }
+  }
+
   private static func frame(
     from source: Endpoint, to destination: Endpoint, sequence: SequenceNumber, acknowledgment: SequenceNumber,
     _ flags: TCPFlags, _ window: UInt16, _ timestamps: TCPTimestamps, _ payload: [UInt8]

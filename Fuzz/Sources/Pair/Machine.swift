@@ -87,15 +87,26 @@ public struct Machine {
   public mutating func arrive(_ frame: [UInt8]) { present(frame, isOutbound: false) }
 
   private mutating func present(_ frame: [UInt8], isOutbound: Bool) {
-    guard let packet = frame.withUnsafeBytes({ TCPPacket($0) }) else { return }
     lastReference += 1
     let reference = FrameReference(lastReference)
-    let verdict =
-      isOutbound
-      ? node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
-      : node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
-        frame.withUnsafeBytes { packet.checksumIsValid($0) }
-      }
+    let verdict: Verdict
+    if let packet = frame.withUnsafeBytes({ TCPPacket($0) }) {
+      verdict =
+        isOutbound
+        ? node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
+        : node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
+          frame.withUnsafeBytes { packet.checksumIsValid($0) }
+        }
+    } else if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) {
+      verdict =
+        isOutbound
+        ? node.outbound(packet, reference: reference, byteCount: frame.count, now: now)
+        : node.inbound(packet, reference: reference, byteCount: frame.count, now: now) {
+          frame.withUnsafeBytes { packet.checksumIsValid($0) }
+        }
+    } else {
+      return
+    }
     if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: isOutbound) }
     perform(frame: frame)
     node.flushBlocks(now: now)
@@ -147,6 +158,11 @@ public struct Machine {
       var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       append(bytes + frame[record.payload])
+    case .appendDatagram(let record):
+      precondition(record.payload.isEmpty || record.payload.upperBound <= frame.count)
+      var bytes = [UInt8](repeating: 0xff, count: DatagramRecord.fixedByteCount)
+      bytes.withUnsafeMutableBytes { record.store(in: $0) }
+      append(bytes + frame[record.payload])
     case .appendLateFrame(let header):
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
       bytes.withUnsafeMutableBytes { header.store(in: $0) }
@@ -160,10 +176,18 @@ public struct Machine {
       precondition(read == keepalive, "a keepalive that the other one cannot read")
 
     case .snoop(_, _, let range): check(range)
+    case .snoopDatagram(_, _, let remote, let local, let range):
+      check(range)
+      precondition(remote.address.family == local.address.family)
+    case .snoopOwnedDatagram(_, _, let datagram):
+      precondition(datagram.remote.address.family == datagram.local.address.family)
+      precondition(datagram.payload.count <= Self.recordLimit)
     case .snoopOwned(_, _, let bytes): precondition(bytes.count <= Self.holdLimit + Self.recordLimit)
-    case .steer(let handle, _):
+    case .steer(let handle, let flow):
       guard answersSteering else { return }
-      if node.arbiter.phase == .primary {
+      if node.arbiter.phase == .primary, flow.transport == .udp {
+        node.datagramSnapshotTaken(handle, Frames.datagramSnapshot, now: now)
+      } else if node.arbiter.phase == .primary {
         node.snapshotTaken(handle, Frames.snapshot, now: now)
       } else {
         node.steered(handle)
@@ -183,7 +207,9 @@ public struct Machine {
       precondition(request.service == Self.service && request.note.count <= ReplicationRequest.noteLimit)
       if request.note.first == 0 {
         try? node.declineRequest(request.primary, because: "no")
-      } else if let handle = try? node.attach(primary: request.primary) {
+      } else if let handle = try? node.attach(
+        primary: request.primary, transport: request.flow.transport)
+      {
         try? node.answerRequest(request.primary, with: handle)
       }
     case .service(.answered(let handle, let secondary)):

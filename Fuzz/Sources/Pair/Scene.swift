@@ -24,12 +24,20 @@ public enum Scene: Int, CaseIterable, Sendable {
   case ending
   /// Primary that has just handed mastership over.
   case handedOver
+  /// Secondary whose pair waits for the handshake of a UDP socket.
+  case attachedForDatagrams
+  /// Secondary that follows a UDP socket.
+  case snoopingDatagrams
+  /// Primary with a UDP socket; records are not acknowledged, frames are held.
+  case replicatingDatagrams
 
   /// Whether the node under test is the one that was primary first.
   private var slot: Int {
     switch self {
-    case .greeting, .attached, .receiving, .snooping, .takenOver: 1
-    case .starting, .replicating, .ending, .handedOver: 0
+    case .greeting, .attached, .receiving, .snooping, .takenOver, .attachedForDatagrams,
+      .snoopingDatagrams:
+      1
+    case .starting, .replicating, .ending, .handedOver, .replicatingDatagrams: 0
     }
   }
 
@@ -45,6 +53,24 @@ public enum Scene: Int, CaseIterable, Sendable {
 
     if self == .greeting { mark(&story) }
     story.meet()
+    switch self {
+    case .attachedForDatagrams, .snoopingDatagrams, .replicatingDatagrams:
+      story.attach(1, transport: .udp)
+      if self == .attachedForDatagrams { mark(&story) }
+      story.replicate(0, Frames.datagrams)
+      story.pair.exchange()
+      if self == .snoopingDatagrams { mark(&story) }
+      story.talkInDatagrams()
+      if self == .replicatingDatagrams { mark(&story) }
+      story.pair.exchange()
+      story.pauseAndResume()
+      story.talkInDatagrams()
+      story.pair.exchange()
+      story.unreplicate(0)
+      story.pair.run(300)
+      return (machine!, story.pair.heard[slot])
+    default: break
+    }
     story.attach(2)
     if self == .attached { mark(&story) }
     if self == .receiving { story.pair.use(1) { $0.answersSteering = false } }
@@ -100,11 +126,13 @@ struct Story {
     precondition(pair.machines[0].node.arbiter.standbyIsReady, "the pair has not met")
   }
 
-  mutating func attach(_ count: Int) {
+  mutating func attach(_ count: Int, transport: TransportProtocol = .tcp) {
     for _ in 0..<count {
       var new: [Handle] = []
       pair.use(0) { machine in machine.call { node, _ in new.append(try node.allocate()) } }
-      pair.use(1) { machine in machine.call { node, _ in new.append(try node.attach(primary: new[0])) } }
+      pair.use(1) { machine in
+        machine.call { node, _ in new.append(try node.attach(primary: new[0], transport: transport)) }
+      }
       primary.append(new[0])
       secondary.append(new[1])
     }
@@ -119,11 +147,22 @@ struct Story {
     }
   }
 
-  mutating func replicate(_ number: Int) {
+  mutating func replicate(_ number: Int, _ flow: Flow? = nil) {
     let (handle, other) = (primary[number], secondary[number])
     pair.use(0) { machine in
       machine.call { node, _ in
-        try node.replicate(handle, secondary: other, flow: Frames.flow(number))
+        try node.replicate(handle, secondary: other, flow: flow ?? Frames.flow(number))
+      }
+    }
+  }
+
+  /// Datagrams both ways, of two peers.
+  mutating func talkInDatagrams() {
+    pair.use(0) { machine in
+      for size in [0, 30, 900] {
+        let payload = (0..<size).map { UInt8(truncatingIfNeeded: $0) }
+        machine.arrive(Frames.datagram(peer: size % 4, isOutbound: false, payload: payload))
+        machine.send(Frames.datagram(peer: size % 4, isOutbound: true, payload: payload))
       }
     }
   }

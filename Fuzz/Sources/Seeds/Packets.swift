@@ -25,6 +25,18 @@ extension Seeds {
         }
       }
     }
+    for (address, other) in [
+      (v4, IPAddress(v4: 0x0505_0504)), (v6, IPAddress(v6High: 0x2001_0db8 << 32, low: 4)),
+    ] {
+      let builder = UDPFrameBuilder(
+        sourceMAC: mac, destinationMAC: .broadcast, source: Endpoint(address, 17_000),
+        destination: Endpoint(other, 50_000))
+      for payload in [[], Array("an odd payload!".utf8)] {
+        let frame = payload.withUnsafeBytes { builder.frame(payload: $0) }
+        frames.append(frame)
+        if address.family == .v6 { frames += extended(frame) }
+      }
+    }
     frames.append(AddressResolution.probe(for: v4, from: mac))
     frames.append(AddressResolution.announcement(of: v4, at: mac))
     frames.append(AddressResolution.announcement(of: v4, at: mac, as: .reply))
@@ -45,7 +57,7 @@ extension Seeds {
     let start = Ethernet.headerByteCount + 40
     return [
       [(0, [0, 5, 2, 0, 0, 0, 0])], [(43, [0, 4, 0, 0, 0, 0, 0])], [(44, [0, 0, 0, 1, 2, 3, 4])],
-      [(44, [0, 0, 1, 1, 2, 3, 4])], [(51, [4, 0, 0] + [UInt8](repeating: 9, count: 20))],
+      [(44, [0, 0, 1, 1, 2, 3, 4])],
       [(0, [0, 5, 2, 0, 0, 0, 0]), (60, [1] + [UInt8](repeating: 0, count: 14))],
     ].map { (headers: [(kind: UInt8, rest: [UInt8])]) in
       var chain: [UInt8] = []

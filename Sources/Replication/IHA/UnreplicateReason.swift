@@ -32,6 +32,8 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
   case recordsCutShort
   /// The snoop pair that waits on the secondary is for a socket of another transport protocol.
   case wrongTransport
+  /// The socket is of a routing instance that the secondary has not.
+  case unknownInstance
 
   public var description: String {
     switch self {
@@ -54,6 +56,7 @@ public enum UnreplicateReason: UInt8, Error, Sendable, Hashable, CaseIterable, C
     case .plainWrite: "plain write in record mode"
     case .recordsCutShort: "output ended before all records were written"
     case .wrongTransport: "the snoop pair on the secondary is for another transport protocol"
+    case .unknownInstance: "routing instance not configured on the secondary"
     }
   }
 

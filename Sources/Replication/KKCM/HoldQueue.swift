@@ -30,18 +30,19 @@ struct HoldQueue {
   var first: Entry? { entries.first }
 
   mutating func append(_ entry: Entry) {
-    assert(
-      entries.last.map { $0.required <= entry.required } ?? true, "release is one comparison at the head")
+    assert(entry.required >= lastRequired, "release is one comparison at the head")
     entries.append(entry)
+    lastRequired = entry.required
     byteCount += Int(entry.byteCount)
   }
 
   /// The position an entry appended now must at least require, to keep the order.
-  var lastRequired: LogPosition { entries.last?.required ?? 0 }
+  private(set) var lastRequired: LogPosition = 0
 
   mutating func removeFirst() -> Entry {
     let entry = entries.removeFirst()
     byteCount -= Int(entry.byteCount)
+    if entries.isEmpty { lastRequired = 0 }
     return entry
   }
 
@@ -54,6 +55,7 @@ struct HoldQueue {
       byteCount -= Int(entry.byteCount)
       return true
     }
+    lastRequired = entries.last?.required ?? 0
     return taken
   }
 }

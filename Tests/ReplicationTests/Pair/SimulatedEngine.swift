@@ -28,6 +28,10 @@ final class SimulatedEngine {
   var lease = Lease.none
   var hasAddresses = false
   var sockets: [Flow: ModelTCP] = [:]
+  /// What the applications of UDP sockets have not read.
+  var datagramSockets: [Flow: [Datagram]] = [:]
+  /// What the pairs of UDP sockets have shown.
+  private(set) var shown: [Handle: [SnoopStream: [Datagram]]] = [:]
   private var steered: Set<Flow> = []
   private var held: [FrameReference: HeldFrame] = [:]
   private var lastReference: Int32 = 0
@@ -108,7 +112,11 @@ final class SimulatedEngine {
     egress(output.frame(from: flow.local, to: flow.remote))
   }
 
+  /// Whether packets of the flow go to the engine.
+  func steers(_ flow: Flow) -> Bool { steered.contains(flow) }
+
   private func egress(_ frame: [UInt8]) {
+    if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) { return egress(packet, frame) }
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
     guard steered.contains(packet.outboundFlow()) else { return leave(frame) }
     lastReference += 1
@@ -119,6 +127,53 @@ final class SimulatedEngine {
     if verdict == .pass { leave(frame) }
   }
 
+  // MARK: Datagrams
+
+  func send(_ datagram: Datagram) {
+    guard isAlive else { return }
+    egress(datagram.frame(fromPeer: false))
+  }
+
+  private func isSteered(_ flow: Flow) -> Bool {
+    steered.contains(flow) || steered.contains(Flow(unconnected: flow.local, instance: flow.instance))
+  }
+
+  private func egress(_ packet: UDPPacket, _ frame: [UInt8]) {
+    guard isSteered(packet.outboundFlow()) else { return leave(frame) }
+    lastReference += 1
+    let reference = FrameReference(lastReference)
+    let verdict = node.outbound(packet, reference: reference, byteCount: frame.count, now: pair.now)
+    if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: true) }
+    perform(frame: frame)
+    if verdict == .pass { leave(frame) }
+  }
+
+  private func arrive(_ packet: UDPPacket, _ frame: [UInt8]) {
+    guard isSteered(packet.inboundFlow()) else { return deliver(packet, frame) }
+    lastReference += 1
+    let reference = FrameReference(lastReference)
+    let verdict = node.inbound(packet, reference: reference, byteCount: frame.count, now: pair.now) {
+      frame.withUnsafeBytes { packet.checksumIsValid($0) }
+    }
+    if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: false) }
+    perform(frame: frame)
+    if verdict == .pass { deliver(packet, frame) }
+  }
+
+  private func deliver(_ packet: UDPPacket, _ frame: [UInt8]) {
+    let flow = packet.inboundFlow()
+    let unconnected = Flow(unconnected: flow.local)
+    let socket = datagramSockets[flow] == nil ? unconnected : flow
+    guard datagramSockets[socket] != nil else { return pair.reset(flow, slot: slot) }
+    guard frame.withUnsafeBytes({ packet.checksumIsValid($0) }) else { return }
+    datagramSockets[socket]!.append(
+      Datagram(remote: packet.source, local: packet.destination, payload: Array(frame[packet.payload])))
+  }
+
+  private func show(_ datagram: Datagram, _ handle: Handle, _ stream: SnoopStream) {
+    shown[handle, default: [:]][stream, default: []].append(datagram)
+  }
+
   /// What the kernel's lease lets through is on the wire.
   private func leave(_ frame: [UInt8]) {
     guard leaseIsInForce else { return }
@@ -127,6 +182,7 @@ final class SimulatedEngine {
 
   func arrive(_ frame: [UInt8]) {
     guard isAlive else { return }
+    if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) { return arrive(packet, frame) }
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
     let flow = packet.inboundFlow()
     if steered.contains(flow) {
@@ -146,6 +202,7 @@ final class SimulatedEngine {
   }
 
   private func deliver(_ frame: [UInt8]) {
+    if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) { return deliver(packet, frame) }
     frame.withUnsafeBytes { bytes in
       let packet = TCPPacket(bytes)!
       let flow = packet.inboundFlow()
@@ -238,7 +295,13 @@ final class SimulatedEngine {
       var bytes = [UInt8](repeating: 0, count: SegmentRecord.fixedByteCount)
       bytes.withUnsafeMutableBytes { record.store(in: $0) }
       pair.link.send(bytes + frame[record.payload], from: slot)
-    case .appendDatagram, .snoopDatagram, .snoopOwnedDatagram: break
+    case .appendDatagram(let record):
+      var bytes = [UInt8](repeating: 0xff, count: DatagramRecord.fixedByteCount)
+      bytes.withUnsafeMutableBytes { record.store(in: $0) }
+      pair.link.send(bytes + frame[record.payload], from: slot)
+    case .snoopDatagram(let handle, let stream, let remote, let local, let range):
+      show(Datagram(remote: remote, local: local, payload: Array(input[range])), handle, stream)
+    case .snoopOwnedDatagram(let handle, let stream, let datagram): show(datagram, handle, stream)
     case .appendLateFrame(let header):
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
       bytes.withUnsafeMutableBytes { header.store(in: $0) }
@@ -256,7 +319,10 @@ final class SimulatedEngine {
     case .steer(let handle, let flow):
       steered.insert(flow)
       guard answersSteering else { return }
-      if let socket = sockets[flow] {
+      if let queue = datagramSockets[flow], node.arbiter.phase == .primary {
+        node.datagramSnapshotTaken(
+          handle, DatagramSnapshot(receiveQueue: queue, options: [4, 2]), now: pair.now)
+      } else if let socket = sockets[flow] {
         node.snapshotTaken(handle, socket.snapshot(now: pair.now), now: pair.now)
       } else {
         node.steered(handle)
@@ -269,6 +335,7 @@ final class SimulatedEngine {
       pair.unreplicated(handle)
     case .silence(let handle):
       if let conversation = pair.conversation(handle) { sockets[conversation.flow] = nil }
+      if let flow = try? node.socket(handle).flow { datagramSockets[flow] = nil }
 
     case .service(let action): services.append(action)
 

@@ -16,6 +16,9 @@ final class SimulatedPair {
   private var toPeer: [[UInt8]] = []
   private var fromPeer: [[UInt8]] = []
   private(set) var violations: [String] = []
+  /// UDP: what has left the REs, and the handles of both.
+  private(set) var datagramsLeft: [Datagram] = []
+  private var datagramHandles: Set<Handle> = []
   private var generator: SeededGenerator
   private var lastTick = Instant(nanoseconds: 0)
   /// Called after so many records from re0 have arrived in all.
@@ -83,6 +86,18 @@ final class SimulatedPair {
     )
     try engines[0].node.replicate(primary, secondary: secondary, flow: conversation.flow)
     engines[0].perform()
+  }
+
+  /// The same for a UDP socket, of which there is one on re0.
+  func replicate(
+    _ flow: Flow, attachedFor transport: TransportProtocol = .udp
+  ) throws -> (primary: Handle, secondary: Handle) {
+    let primary = try engines[0].node.allocate()
+    let secondary = try engines[1].node.attach(primary: primary, transport: transport)
+    datagramHandles.formUnion([primary, secondary])
+    try engines[0].node.replicate(primary, secondary: secondary, flow: flow)
+    engines[0].perform()
+    return (primary, secondary)
   }
 
   func conversation(_ handle: Handle) -> Conversation? {
@@ -172,8 +187,27 @@ final class SimulatedPair {
 
   // MARK: The wire to the peer
 
+  /// A peer sends a datagram.
+  func peerSends(_ datagram: Datagram) { fromPeer.append(datagram.frame(fromPeer: true)) }
+
+  private func left(_ packet: UDPPacket, _ frame: [UInt8], slot: Int) {
+    let datagram = Datagram(
+      remote: packet.destination, local: packet.source, payload: Array(frame[packet.payload]))
+    datagramsLeft.append(datagram)
+    var flow = packet.outboundFlow()
+    if engines[slot].datagramSockets[flow] == nil { flow = Flow(unconnected: flow.local) }
+    let view = engines[slot].node.socket(of: flow)
+    guard let view, view.phase == .replicating, let peer = view.peer,
+      (try? engines[1 - slot].node.socket(peer).phase) == .snooping
+    else { return }
+    if engines[1 - slot].shown[peer]?[.snd]?.contains(datagram) != true {
+      broken("promise 2: a datagram left re\(slot) that the other RE lacks")
+    }
+  }
+
   /// A frame of a replicated address is on the wire.
   func left(_ frame: [UInt8], slot: Int) {
+    if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) { return left(packet, frame, slot: slot) }
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
     let segment = packet.segment
     if engines[1 - slot].leaseIsInForce { broken("a frame left re\(slot) while both REs hold a lease") }
@@ -393,12 +427,15 @@ final class SimulatedPair {
   }
 
   func snoopEnded(_ handle: Handle, _ stream: SnoopStream) {
+    if datagramHandles.contains(handle) { return }
     guard let conversation = conversation(handle) else { return broken("end for no conversation") }
     if !conversation.snoopEnded.insert(stream).inserted { broken("\(stream) ended twice") }
   }
 
   func unreplicated(_ handle: Handle) {
-    if conversation(handle) == nil { broken("unreplicated for no conversation") }
+    if conversation(handle) == nil, !datagramHandles.contains(handle) {
+      broken("unreplicated for no conversation")
+    }
   }
 
   // MARK: Takeover

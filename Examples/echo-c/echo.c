@@ -28,8 +28,8 @@ static unsigned char slot, buffer[ENOUGH];
 static struct sockaddr_in other_instance;
 
 static int listening(const char *port) {
-  int fd = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-  struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  int fd = socket(AF_INET6, SOCK_STREAM, 0), yes = 1; /* for IPv4, too: bindv6only(7) is off by default */
+  struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){1, 0}, sizeof(struct timeval)); /* of the channel */
   if (bind(fd, (struct sockaddr *)&any, sizeof any) || listen(fd, 64)) perror(port), exit(71);

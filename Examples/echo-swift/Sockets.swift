@@ -37,13 +37,17 @@ import Glibc
 }
 
 func listening(at port: UInt16) -> Int32 {
-  let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  // For IPv4, too: net.ipv6.bindv6only is off by default.
+  let listener = socket(AF_INET6, Int32(SOCK_STREAM.rawValue), 0)
   var on: Int32 = 1
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
   // For what is accepted too: the other instance says at once what it wants.
   var limit = timeval(tv_sec: 1, tv_usec: 0)
   setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-  guard withUnsafe(address("0.0.0.0", port), { bind(listener, $0, $1) }) == 0, listen(listener, 64) == 0
+  var any = sockaddr_in6()
+  any.sin6_family = sa_family_t(AF_INET6)
+  any.sin6_port = port.bigEndian
+  guard withUnsafe(any, { bind(listener, $0, $1) }) == 0, listen(listener, 64) == 0
   else { fatalError("port \(port): \(String(cString: strerror(errno)))") }
   return listener
 }
@@ -56,10 +60,12 @@ func address(_ text: String, _ port: UInt16) -> sockaddr_in {
   return address
 }
 
-func withUnsafe(_ address: sockaddr_in, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
+func withUnsafe<Address>(
+  _ address: Address, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
+) -> Int32 {
   withUnsafePointer(to: address) {
     $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-      body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      body($0, socklen_t(MemoryLayout<Address>.size))
     }
   }
 }

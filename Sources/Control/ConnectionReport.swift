@@ -4,6 +4,8 @@ public import Replication
 /// missing in JSON. Sequence numbers are the 32 bits of the wire (RFC 9293); windows are in bytes, scaling
 /// applied.
 public struct ConnectionReport: Sendable, Hashable, Codable {
+  /// The routing instance, if it is not the main one.
+  public var instance: String?
   /// `tcp` or `udp`.
   public var proto: String
   /// Bytes received and not yet read by the application.
@@ -47,13 +49,15 @@ public struct ConnectionReport: Sendable, Hashable, Codable {
   public var timestampLast: UInt32?
 
   public init(
-    proto: String, receiveQueue: Int, sendQueue: Int, local: String, foreign: String, state: String,
+    instance: String? = nil, proto: String, receiveQueue: Int, sendQueue: Int, local: String, foreign: String,
+    state: String,
     role: MastershipRole, handle: Handle, sendUnacknowledged: UInt32? = nil, sendNext: UInt32? = nil,
     receiveNext: UInt32? = nil, sendWindow: UInt32? = nil, receiveWindow: UInt32? = nil,
     receiveRightEdge: UInt32? = nil, maximumSegmentSize: Int? = nil, sendWindowScale: UInt8? = nil,
     receiveWindowScale: UInt8? = nil, sack: Bool? = nil, timestamps: Bool? = nil,
     timestampRecent: UInt32? = nil, timestampLast: UInt32? = nil
   ) {
+    self.instance = instance
     self.proto = proto
     self.receiveQueue = receiveQueue
     self.sendQueue = sendQueue
@@ -78,7 +82,7 @@ public struct ConnectionReport: Sendable, Hashable, Codable {
   }
 
   private enum CodingKeys: String, CodingKey {
-    case proto, local, foreign, state, role, handle, sack, timestamps
+    case instance, proto, local, foreign, state, role, handle, sack, timestamps
     case receiveQueue = "recv_q"
     case sendQueue = "send_q"
     case sendUnacknowledged = "snd_una"

@@ -28,6 +28,8 @@ public struct SocketReport: Sendable, Hashable, Codable {
   public var state: SocketState
   /// The name that the application gave.
   public var application: String
+  /// The routing instance, if it is not the main one.
+  public var instance: String?
   /// `tcp` or `udp`.
   public var proto: String?
   /// Address and port of this end, such as `5.5.5.5:16000`.
@@ -40,13 +42,15 @@ public struct SocketReport: Sendable, Hashable, Codable {
 
   public init(
     handle: Handle, peerHandle: Handle?, role: MastershipRole, state: SocketState, application: String,
-    proto: String?, local: String?, foreign: String?, sdrl: Layer, prl: Layer, psrm: Layer
+    instance: String? = nil, proto: String?, local: String?, foreign: String?, sdrl: Layer, prl: Layer,
+    psrm: Layer
   ) {
     self.handle = handle
     self.peerHandle = peerHandle
     self.role = role
     self.state = state
     self.application = application
+    self.instance = instance
     self.proto = proto
     self.local = local
     self.foreign = foreign
@@ -56,7 +60,7 @@ public struct SocketReport: Sendable, Hashable, Codable {
   }
 
   private enum CodingKeys: String, CodingKey {
-    case handle, role, state, application, proto, local, foreign, sdrl, prl, psrm
+    case handle, role, state, application, instance, proto, local, foreign, sdrl, prl, psrm
     case peerHandle = "peer_handle"
   }
 }

@@ -63,6 +63,28 @@ public struct StatusReport: Sendable, Hashable, Codable {
     }
   }
 
+  /// A routing instance beside the main one.
+  public struct Instance: Sendable, Hashable, Codable {
+    public var name: String
+    /// The path of its network namespace.
+    public var namespace: String
+    /// Replicated addresses with prefix length.
+    public var addresses: [String]
+    public var uplinks: [Uplink]
+
+    public init(name: String, namespace: String, addresses: [String], uplinks: [Uplink]) {
+      self.name = name
+      self.namespace = namespace
+      self.addresses = addresses
+      self.uplinks = uplinks
+    }
+
+    private enum CodingKeys: String, CodingKey {
+      case name, addresses, uplinks
+      case namespace = "netns"
+    }
+  }
+
   public var node: String
   /// 0 or 1.
   public var slot: UInt8
@@ -77,9 +99,12 @@ public struct StatusReport: Sendable, Hashable, Codable {
   public var arbiter: String
   /// `overlap` or `strict`.
   public var mode: String
-  /// Replicated addresses with prefix length, such as `5.5.5.5/24`.
+  /// Replicated addresses of the main routing instance with prefix length, such as `5.5.5.5/24`.
   public var addresses: [String]
+  /// Those of the main routing instance.
   public var uplinks: [Uplink]
+  /// The other routing instances; missing if there are none.
+  public var instances: [Instance]?
   public var linkSecurity: LinkSecurity
   /// When this engine's own certificate ends, such as `2027-03-01T12:00:00Z`; missing without TLS.
   public var certificateExpires: String?
@@ -93,7 +118,8 @@ public struct StatusReport: Sendable, Hashable, Codable {
   public init(
     node: String, slot: UInt8, role: MastershipRole, mastership: String, lease: Lease, term: UInt64,
     peer: Peer, arbiter: String, mode: String, addresses: [String], uplinks: [Uplink],
-    linkSecurity: LinkSecurity, certificateExpires: String?, authorityExpires: String?, version: String,
+    instances: [Instance]? = nil, linkSecurity: LinkSecurity, certificateExpires: String?,
+    authorityExpires: String?, version: String,
     uptimeMilliseconds: Int64
   ) {
     self.node = node
@@ -107,6 +133,7 @@ public struct StatusReport: Sendable, Hashable, Codable {
     self.mode = mode
     self.addresses = addresses
     self.uplinks = uplinks
+    self.instances = instances
     self.linkSecurity = linkSecurity
     self.certificateExpires = certificateExpires
     self.authorityExpires = authorityExpires
@@ -115,7 +142,8 @@ public struct StatusReport: Sendable, Hashable, Codable {
   }
 
   private enum CodingKeys: String, CodingKey {
-    case node, slot, role, mastership, lease, term, peer, arbiter, mode, addresses, uplinks, version
+    case node, slot, role, mastership, lease, term, peer, arbiter, mode, addresses, uplinks, instances,
+      version
     case linkSecurity = "link_security"
     case certificateExpires = "certificate_expires"
     case authorityExpires = "ca_expires"

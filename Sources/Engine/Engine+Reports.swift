@@ -37,12 +37,25 @@ extension Engine {
         inStep: arbiter.standbyIsReady || (arbiter.phase == .secondary && arbiter.linkIsUp)),
       arbiter: configuration.mastership.arbiter.rawValue, mode: configuration.mode.rawValue,
       addresses: configuration.addresses.map(\.description),
-      uplinks: instance.uplinks.map { StatusReport.Uplink(name: $0.name, running: $0.isRunning) },
+      uplinks: instances[0].uplinks.map { StatusReport.Uplink(name: $0.name, running: $0.isRunning) },
+      instances: instances.count == 1 ? nil : zip(configuration.instances, instances.dropFirst()).map(report),
       linkSecurity: linkCredentials == nil ? .insecure : .tls,
       certificateExpires: linkCredentials.map { UTC.text($0.certificateEnd) },
       authorityExpires: linkCredentials.map { UTC.text($0.authorityEnd) },
       version: Self.version, uptimeMilliseconds: (Self.now() - startedAt).milliseconds)
   }
+
+  private func report(_ configured: Configuration.Instance, _ instance: RoutingInstance)
+    -> StatusReport.Instance
+  {
+    StatusReport.Instance(
+      name: configured.name, namespace: configured.namespace,
+      addresses: configured.addresses.map(\.description),
+      uplinks: instance.uplinks.map { StatusReport.Uplink(name: $0.name, running: $0.isRunning) })
+  }
+
+  /// The name of the routing instance of a flow, unless it is the main one.
+  private func instanceName(_ flow: Flow?) -> String? { flow.flatMap { instance(of: $0)?.name } }
 
   private func role(of view: ReplicationNode.SocketView) -> MastershipRole {
     switch view.phase {
@@ -73,7 +86,8 @@ extension Engine {
     return SocketReport(
       handle: view.handle, peerHandle: view.peer, role: role(of: view), state: state,
       application: owners[view.handle].flatMap { control.description(of: $0)?.application } ?? "",
-      proto: view.flow.map { "\($0.transport)" }, local: view.flow.map { "\($0.local)" },
+      instance: instanceName(view.flow), proto: view.flow.map { "\($0.transport)" },
+      local: view.flow.map { "\($0.local)" },
       foreign: view.flow.map { "\($0.remote)" }, sdrl: layer(view.positions.sdrl),
       prl: layer(view.positions.prl), psrm: layer(view.positions.psrm))
   }
@@ -95,7 +109,8 @@ extension Engine {
       unread = pair.queuedByteCount
     }
     return ConnectionReport(
-      proto: "\(flow.transport)", receiveQueue: unread, sendQueue: unacknowledged, local: "\(flow.local)",
+      instance: instanceName(flow), proto: "\(flow.transport)", receiveQueue: unread,
+      sendQueue: unacknowledged, local: "\(flow.local)",
       foreign: "\(flow.remote)", state: state, role: role(of: view), handle: view.handle,
       sendUnacknowledged: block.sendUnacknowledged.rawValue, sendNext: block.sendNext.rawValue,
       receiveNext: block.receiveNext.rawValue, sendWindow: block.sendWindow,
@@ -116,7 +131,8 @@ extension Engine {
       queues.received = pair.queuedByteCount
     }
     return ConnectionReport(
-      proto: "\(flow.transport)", receiveQueue: queues.received, sendQueue: queues.sent,
+      instance: instanceName(flow), proto: "\(flow.transport)", receiveQueue: queues.received,
+      sendQueue: queues.sent,
       local: "\(flow.local)", foreign: "\(flow.remote)",
       state: flow.isUnconnected ? "UNCONNECTED" : "CONNECTED", role: role(of: view), handle: view.handle)
   }
@@ -151,10 +167,11 @@ extension Engine {
     add("engine", "buffered_bytes", now.bufferedBytes + snooped, "bytes")
     add("engine", "snoop_pairs", pairs.count + endingPairs.count, "pairs")
     add("engine", "descriptors", Self.openDescriptors(), "descriptors")
-    add("engine", "frames_read", counters.framesRead, "packets")
+    let passed = instances.reduce(UplinkCounters()) { $0 + $1.counters }
+    add("engine", "frames_read", passed.framesRead, "packets")
     add("engine", "frames_ignored", counters.framesIgnored, "packets")
-    add("engine", "frames_delivered", counters.framesDelivered, "packets")
-    add("engine", "frames_sent", counters.framesSent, "packets")
+    add("engine", "frames_delivered", passed.framesDelivered, "packets")
+    add("engine", "frames_sent", passed.framesSent, "packets")
     add("engine", "frames_refused", counters.framesRefused, "packets")
     add("engine", "fragments_dropped", counters.fragmentsDropped, "packets")
 
@@ -210,7 +227,23 @@ extension Engine {
     add("mastership", "term", node.arbiter.term, "terms")
     add("mastership", "probes_sent", counters.probesSent, "probes")
     add("mastership", "leases_lost", counters.leasesLost, "leases")
-    return lines
+    return instances.count == 1 ? lines : lines + instances.flatMap(statistics)
+  }
+
+  /// What can be told apart by routing instance.
+  private func statistics(of instance: RoutingInstance) -> [StatisticsReport] {
+    let sockets = node.sockets.count { $0.flow?.instance == instance.id }
+    let counters = instance.counters
+    return [
+      ("sockets", Int64(sockets), "sockets"),
+      ("frames_read", Int64(clamping: counters.framesRead), "packets"),
+      ("frames_delivered", Int64(clamping: counters.framesDelivered), "packets"),
+      ("frames_sent", Int64(clamping: counters.framesSent), "packets"),
+    ].map {
+      StatisticsReport(
+        layer: "engine", instance: instance.name ?? StatusReport.mainInstance, name: $0.0, value: $0.1,
+        unit: $0.2)
+    }
   }
 
   /// Bytes that snooping applications have not read.

@@ -33,7 +33,8 @@ public final class Engine: @unchecked Sendable {
   let eventLoop: any EventLoop
   let startedAt: Instant
 
-  let instance: RoutingInstance
+  /// The one that the engine is in first.
+  let instances: [RoutingInstance]
   let linkCarrier: LinkCarrier?
 
   var node: ReplicationNode
@@ -125,8 +126,14 @@ public final class Engine: @unchecked Sendable {
     } catch {
       throw EngineError(error)
     }
-    instance = try RoutingInstance(
-      replicated: configuration.addresses, uplinks: configuration.uplinks, mark: Self.packetMark)
+    var instances = [
+      try RoutingInstance(
+        replicated: configuration.addresses, uplinks: configuration.uplinks, mark: Self.packetMark)
+    ]
+    for instance in configuration.instances {
+      instances.append(try RoutingInstance(instance, mark: Self.packetMark))
+    }
+    self.instances = instances
     node = ReplicationNode(
       ReplicationNode.Configuration(
         node: configuration.node, slot: configuration.slot,
@@ -141,6 +148,12 @@ public final class Engine: @unchecked Sendable {
         incarnation: .random(in: 1...UInt64.max)),
       now: startedAt)
     node.logsRecords = configuration.log.level <= .debug
+    for instance in instances {
+      for uplink in instance.uplinks where uplink.interface == nil {
+        logger.warning(
+          "uplink \(uplink.name)\(instance.mention) is not there; it will be used when it comes")
+      }
+    }
     endFormerConnections()
   }
 
@@ -155,14 +168,26 @@ public final class Engine: @unchecked Sendable {
   /// What an earlier run of the engine steered was replicated when it ended: the other RE has it, and may have
   /// gone on with it. What was not goes on here. The fence is shut, so that no peer hears of it.
   private func endFormerConnections() {
-    guard !instance.formerFlows.isEmpty else { return }
-    for address in instance.addresses {
-      do throws(SystemError) {
-        let count = try StaleConnections.destroy(local: address, among: instance.formerFlows)
-        if count > 0 { logger.info("ended \(count) connections that an earlier run had replicated") }
-      } catch {
-        logger.warning("replicated connections of an earlier run are left: \(error)")
+    for instance in instances where !instance.formerFlows.isEmpty {
+      for address in instance.addresses {
+        do throws(SystemError) {
+          let count = try instance.inside { () throws(SystemError) in
+            try StaleConnections.destroy(local: address, among: instance.formerFlows)
+          }
+          if count > 0 { logger.info("ended \(count) connections that an earlier run had replicated") }
+        } catch {
+          logger.warning("replicated connections of an earlier run are left: \(error)")
+        }
       }
+    }
+    for instance in instances { forgetUnsent(of: instance) }
+  }
+
+  /// Behind the end of connections that must not be heard: the kernel may have kept their last words, to send them when
+  /// it has found out where.
+  func forgetUnsent(of instance: RoutingInstance) {
+    instance.forgetUnsent { [logger] uplink, error in
+      logger.warning("what waits to be sent on \(uplink.name)\(instance.mention) may be sent yet: \(error)")
     }
   }
 
@@ -172,7 +197,7 @@ public final class Engine: @unchecked Sendable {
   public func start(failed: @escaping @Sendable (String) -> Void) async throws {
     try await eventLoop.submit { try self.startOnLoop(failed: failed) }.get()
     try await eventLoop.flatSubmit {
-      let reading = self.instance.uplinks.map { uplink in
+      let reading = self.instances.flatMap(\.uplinks).map { uplink in
         do { return try uplink.readTap(TapHandler(self, uplink), on: self.eventLoop) } catch {
           return self.eventLoop.makeFailedFuture(error)
         }
@@ -193,7 +218,9 @@ public final class Engine: @unchecked Sendable {
       delegate: self, eventLoop: eventLoop, configuration: configuration.link, credentials: linkCredentials,
       slot: configuration.slot, retryDelay: .nanoseconds(node.configuration.timing.reconnection.count),
       logger: logger)
-    for uplink in instance.uplinks { uplink.listen(uplinkReceivers, on: eventLoop) }
+    for instance in instances {
+      for uplink in instance.uplinks { uplink.listen(uplinkReceivers(of: instance), on: eventLoop) }
+    }
     expiryWatch = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .hours(24)) { [self] _ in
       warnOfLinkSecurity()
     }
@@ -238,17 +265,19 @@ public final class Engine: @unchecked Sendable {
     for announcement in announcements { announcement.cancel() }
     link?.stop()
     control?.close()
-    for uplink in instance.uplinks { uplink.stop() }
+    for uplink in instances.flatMap(\.uplinks) { uplink.stop() }
     monitor?.close()
-    do throws(PacketFilterError) {
-      if staysPrimary {
-        try instance.filter.remove()
-      } else {
-        // Sockets of a lost mastership may still be about; the fence outlives the engine.
-        try instance.filter.revokeLease(instance.addresses)
+    for instance in instances {
+      do throws(PacketFilterError) {
+        if staysPrimary {
+          try instance.filter.remove()
+        } else {
+          // Sockets of a lost mastership may still be about; the fence outlives the engine.
+          try instance.filter.revokeLease(instance.addresses)
+        }
+      } catch {
+        logger.error("packet filter\(instance.mention): \(error)")
       }
-    } catch {
-      logger.error("packet filter: \(error)")
     }
   }
 
@@ -270,7 +299,9 @@ public final class Engine: @unchecked Sendable {
 
   private func tick() {
     let now = Self.now()
-    node.uplinkChanged(isRunning: instance.isRunning, now: now)
+    lookAtUplinks(now: now)
+    // Wherever peers cannot be reached, the other RE may reach them.
+    node.uplinkChanged(isRunning: instances.allSatisfy(\.isRunning), now: now)
     watchLinkCarrier(now: now)
     node.tick(now: now)
     inspectSuspects(now: now)
@@ -336,9 +367,9 @@ public final class Engine: @unchecked Sendable {
     case .replay(let reference): replay(reference)
     case .discard(let reference): _ = store.take(reference)
     case .acknowledge(let acknowledgment): send(acknowledgment)
-    case .injectLate(let range, _):
+    case .injectLate(let range, let id):
       guard case .link(let bytes) = context else { preconditionFailure("late frames come from the link") }
-      inject(UnsafeRawBufferPointer(rebasing: bytes[range]))
+      inject(UnsafeRawBufferPointer(rebasing: bytes[range]), id)
 
     case .appendSegment(let record):
       guard case .packet(let buffer) = context else { preconditionFailure("a segment comes from a packet") }

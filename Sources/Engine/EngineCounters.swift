@@ -1,13 +1,7 @@
-/// What the engine has counted since it started, beside what the protocol counts.
+/// What the engine has counted since it started, beside what the protocol and the uplinks count.
 struct EngineCounters {
-  /// Frames read from the TAP device.
-  var framesRead: UInt64 = 0
   /// Frames that were neither TCP nor UDP: chatter of the TAP device itself.
   var framesIgnored: UInt64 = 0
-  /// Frames delivered to the kernel.
-  var framesDelivered: UInt64 = 0
-  /// Frames put on the uplink.
-  var framesSent: UInt64 = 0
   /// Frames that the kernel did not take; they are lost, as on any network.
   var framesRefused: UInt64 = 0
   /// Fragments that contradicted others, or whose packet did not become whole.

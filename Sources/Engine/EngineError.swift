@@ -19,7 +19,7 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .notPermitted(let error):
-      "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun"
+      "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun, and for routing instances CAP_SYS_ADMIN"
     case .unavailable(let error): "\(error)"
     case .packetFilter(let error): "packet filter: \(error)"
     case .linkCredentials(let error): "\(error)"

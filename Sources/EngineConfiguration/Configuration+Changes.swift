@@ -28,6 +28,7 @@ extension Configuration {
       ("link.max-version", link.versions.upperBound == new.link.versions.upperBound),
       ("link.insecure", link.security.isTLS == new.link.security.isTLS),
       ("addresses", addresses == new.addresses), ("uplinks", uplinks == new.uplinks),
+      ("instances", instances == new.instances),
       ("mastership.arbiter", mastership.arbiter == new.mastership.arbiter),
       ("mastership.priority", mastership.priority == new.mastership.priority),
       ("mastership.keepalive.interval", mastership.keepalive.interval == new.mastership.keepalive.interval),

@@ -31,6 +31,7 @@ extension Configuration {
     link = try Link(root.requireSection("link"), slot: slot)
     addresses = try Self.addresses(root.require("addresses"))
     uplinks = try Self.uplinks(root.require("uplinks"))
+    instances = try Self.instances(root.take("instances"))
     mastership = try Mastership(root.takeSection("mastership"))
     control =
       try root.take("control")?.string("an absolute path of at most 107 bytes") {
@@ -44,7 +45,8 @@ extension Configuration {
       try root.take("on-application-failure")?.choice(ApplicationFailurePolicy.self) ?? .switchover
     debug = try root.take("debug")?.truth() ?? false
     try root.finish(known: [
-      "node", "slot", "link", "addresses", "uplinks", "mastership", "control", "mode", "timeouts", "limits",
+      "node", "slot", "link", "addresses", "uplinks", "instances", "mastership", "control", "mode",
+      "timeouts", "limits",
       "log", "on-application-failure", "debug",
     ])
   }
@@ -113,6 +115,47 @@ extension Configuration {
     return nil
   }
 
+  /// More than a router has of them.
+  private static let instanceLimit = 64
+
+  private static func instances(_ value: ConfigurationValue?) throws(ConfigurationError) -> [Instance] {
+    guard let value else { return [] }
+    let elements = try value.list("routing instances, each with name, netns, addresses and uplinks")
+    guard elements.count <= instanceLimit else {
+      throw value.wrong("must be at most \(instanceLimit) routing instances, not \(elements.count)")
+    }
+    var instances: [Instance] = []
+    for element in elements {
+      var section = try element.section()
+      let nameValue = try section.require("name")
+      let name = try nameValue.string("a name of 1 to 32 letters, digits, dots, dashes and underscores") {
+        (1...32).contains($0.utf8.count)
+          && $0.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+      }
+      guard name != "main" else { throw nameValue.wrong("cannot be main, which is where the engine is") }
+      guard !instances.contains(where: { $0.name == name }) else {
+        throw nameValue.wrong("\(name) is given more than once")
+      }
+      if let vrf = section.take("vrf") {
+        throw vrf.wrong("VRFs are not served by this version; give the instance a network namespace (netns)")
+      }
+      let namespaceValue = try section.require("netns")
+      let text = try namespaceValue.string("the name of a network namespace, or its absolute path") {
+        !$0.isEmpty && $0 != "." && $0 != ".." && ($0.hasPrefix("/") || !$0.contains("/"))
+      }
+      let path = text.hasPrefix("/") ? text : "/run/netns/" + text
+      guard !instances.contains(where: { $0.namespace == path }) else {
+        throw namespaceValue.wrong("\(text) is given to another instance already")
+      }
+      instances.append(
+        Instance(
+          name: name, namespace: path, addresses: try addresses(section.require("addresses")),
+          uplinks: try uplinks(section.require("uplinks"))))
+      try section.finish(known: ["name", "netns", "addresses", "uplinks"])
+    }
+    return instances
+  }
+
   private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress]
   {
     let expected = "an address with prefix length, such as 5.5.5.5/24 or 2001:db8::5/64"
@@ -154,18 +197,25 @@ extension Configuration {
     }
   }
 
+  /// Each has a TAP device, and is asked for its carrier a hundred times a second.
+  private static let uplinkLimit = 64
+
   private static func uplinks(_ value: ConfigurationValue) throws(ConfigurationError) -> [String] {
     let elements = try value.list("interface names")
-    guard elements.count == 1 else {
-      throw value.wrong("this version works with exactly one uplink, not \(elements.count)")
+    guard elements.count <= uplinkLimit else {
+      throw value.wrong("must be at most \(uplinkLimit) interface names, not \(elements.count)")
     }
-    // The kernel's own rule, dev_valid_name in net/core/dev.c.
-    return [
-      try elements[0].string("the name of an interface of 1 to 15 bytes") { name in
+    var uplinks: [String] = []
+    for element in elements {
+      // The kernel's own rule, dev_valid_name in net/core/dev.c.
+      let name = try element.string("the name of an interface of 1 to 15 bytes") { name in
         name.utf8.count <= 15 && name != "." && name != ".."
           && !name.contains { $0 == "/" || $0 == ":" || $0.isWhitespace }
       }
-    ]
+      guard !uplinks.contains(name) else { throw element.wrong("\(name) is given more than once") }
+      uplinks.append(name)
+    }
+    return uplinks
   }
 }
 

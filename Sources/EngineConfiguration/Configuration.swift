@@ -66,6 +66,19 @@ public struct Configuration: Sendable, Hashable {
     public var description: String { "\(address)/\(prefixLength)" }
   }
 
+  /// One of several places with addresses and uplinks of their own, which may be the same as another's: what is in one is
+  /// never taken for what is in another.
+  public struct Instance: Sendable, Hashable {
+    /// 1 to 32 letters, digits, dots, dashes and underscores; the same on both routing engines.
+    public var name: String
+    /// The path of the network namespace that it is.
+    public var namespace: String
+    /// At least one.
+    public var addresses: [ReplicatedAddress]
+    /// As of the engine itself, in the namespace.
+    public var uplinks: [String]
+  }
+
   /// Who decides which routing engine is primary.
   public enum Arbiter: String, Sendable, Hashable, CaseIterable {
     /// The two of them, by keepalives and a probe.
@@ -145,8 +158,10 @@ public struct Configuration: Sendable, Hashable {
   public var link: Link
   /// At least one.
   public var addresses: [ReplicatedAddress]
-  /// The interface towards peers: exactly one in this version.
+  /// The interfaces towards peers, of which the first one that is there has the addresses. At least one.
   public var uplinks: [String]
+  /// Routing instances beside the one that the engine itself is in, to which `addresses` and `uplinks` belong.
+  public var instances: [Instance]
   public var mastership: Mastership
   /// The path of the control socket.
   public var control: String

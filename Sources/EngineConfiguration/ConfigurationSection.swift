@@ -17,7 +17,7 @@ struct ConfigurationSection {
     try self.init(file: file, path: "", key: nil, node: root, line: root.mark?.line)
   }
 
-  private init(file: String, path: String, key: String?, node: Node, line: Int?) throws(ConfigurationError) {
+  init(file: String, path: String, key: String?, node: Node, line: Int?) throws(ConfigurationError) {
     guard case .mapping(let mapping) = node else {
       throw ConfigurationError(
         file: file, line: line, key: key, message: "must be a mapping of keys to values")

@@ -118,6 +118,11 @@ struct ConfigurationValue {
     }.lowercased()
   }
 
+  /// A mapping of its own, as an element of a list.
+  func section() throws(ConfigurationError) -> ConfigurationSection {
+    try ConfigurationSection(file: file, path: key + ".", key: key, node: node, line: line)
+  }
+
   /// The elements of a list, each with its own line.
   func list(_ expected: String) throws(ConfigurationError) -> [ConfigurationValue] {
     guard case .sequence(let sequence) = node else { throw wrong("must be a list of \(expected)") }

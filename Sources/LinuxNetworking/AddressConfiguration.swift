@@ -8,8 +8,11 @@
 //
 // - NLM_F_CREATE | NLM_F_EXCL makes the kernel answer EEXIST if the address is there; a missing one is
 //   EADDRNOTAVAIL on removal. Both are success here.
-// - IFA_F_NODAD makes an IPv6 address usable at once. Whether somebody else has it is the arbiter's
-//   question, and was asked before.
+// - IFA_F_NODAD spares an IPv6 address the detection of duplicates. Whether somebody else has it is the
+//   arbiter's question, and was asked before. Even so the kernel makes the address known to its routing only
+//   after it has answered, in a work queue that waits for the RTNL lock (addrconf_dad_start): mostly within
+//   microseconds, but 13 ms were seen. What arrives before is dropped; where that is the answer to the
+//   first neighbour solicitation, the next one comes a second later. So ``add`` waits for it.
 // - Removing a primary IPv4 address removes the secondary addresses of its subnet with it, unless
 //   promote_secondaries is set.
 
@@ -33,12 +36,43 @@ public enum AddressConfiguration {
     public var description: String { "\(address)/\(prefixLength)" }
   }
 
-  /// Adds an address; it is no error if it is there already.
+  /// How long an address that was added is waited for, in milliseconds: less than a lease lasts.
+  static let patience = 25
+  /// Between two looks, in microseconds.
+  private static let interval: UInt32 = 200
+
+  /// Adds an address; it is no error if it is there already. Packets for it are delivered when this returns.
   public static func add(
     _ address: IPAddress, prefixLength: UInt8, to interface: NetworkInterface
   ) throws(SystemError) {
     let flags = UInt16(NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
     try change(UInt16(RTM_NEWADDR), flags, Entry(address, prefixLength: prefixLength), interface, EEXIST)
+    let looks = address.family == .v6 ? patience * 1000 / Int(interval) : 0
+    for _ in 0..<looks {
+      if try isLocal(address) { break }
+      usleep(interval)
+    }
+  }
+
+  /// Whether packets for `address` are for this machine.
+  private static func isLocal(_ address: IPAddress) throws(SystemError) -> Bool {
+    var query = rtmsg()
+    query.rtm_family = UInt8(address.family == .v4 ? AF_INET : AF_INET6)
+    query.rtm_dst_len = UInt8(address.byteCount * 8)
+    let socket = try NetlinkSocket(NETLINK_ROUTE)
+    try socket.send(
+      UInt16(RTM_GETROUTE), UInt16(NLM_F_REQUEST), query, [(UInt16(RTA_DST.rawValue), address.bytes)])
+    var isLocal = false
+    do throws(SystemError) {
+      // The answer is one message, without an end marker.
+      _ = try socket.receive { type, body in
+        guard type == RTM_NEWROUTE, body.count >= MemoryLayout<rtmsg>.size else { return }
+        isLocal = body.loadUnaligned(as: rtmsg.self).rtm_type == UInt8(RTN_LOCAL)
+      }
+    } catch  where error.code == ENETUNREACH || error.code == EHOSTUNREACH || error.code == EINVAL {
+      // No way there at all; EINVAL is what a prohibited one answers.
+    }
+    return isLocal
   }
 
   /// Removes an address; it is no error if it is not there.

@@ -12,11 +12,14 @@ public struct Capabilities: OptionSet, Sendable, Hashable, CustomStringConvertib
   public static let netBindService = Capabilities(rawValue: 1 << 10)
   /// TAP devices, nftables, addresses, TCP_REPAIR, kernel parameters below /proc/sys/net.
   public static let netAdmin = Capabilities(rawValue: 1 << 12)
+  /// Visits to other network namespaces, among much else.
+  public static let sysAdmin = Capabilities(rawValue: 1 << 21)
   /// Packet sockets and raw sockets.
   public static let netRaw = Capabilities(rawValue: 1 << 13)
 
   private static let names: [(Capabilities, String)] = [
     (.netBindService, "CAP_NET_BIND_SERVICE"), (.netAdmin, "CAP_NET_ADMIN"), (.netRaw, "CAP_NET_RAW"),
+    (.sysAdmin, "CAP_SYS_ADMIN"),
   ]
 
   public var description: String {

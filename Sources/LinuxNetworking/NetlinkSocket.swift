@@ -2,15 +2,41 @@ import CLinux
 import Descriptors
 import Glibc
 
-/// A conversation with one part of the kernel over netlink(7): a request, then the messages that answer it.
+/// A conversation with one part of the kernel over netlink(7): a request, then the messages that answer it; or what it
+/// tells a group of subscribers.
 struct NetlinkSocket: ~Copyable {
   private let socket: OwnedDescriptor
 
-  /// - Parameter family: `NETLINK_ROUTE` and the like; acts on the network namespace of the calling thread.
-  init(_ family: Int32) throws(SystemError) {
-    socket = try OwnedDescriptor(
+  /// - Parameters:
+  ///   - family: `NETLINK_ROUTE` and the like; acts on the network namespace of the calling thread.
+  ///   - groups: What is subscribed to, as a mask.
+  init(_ family: Int32, groups: UInt32 = 0) throws(SystemError) {
+    let socket = try OwnedDescriptor(
       returnedBy: "socket(AF_NETLINK)",
       Glibc.socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), family))
+    if groups != 0 {
+      var address = sockaddr_nl()
+      address.nl_family = sa_family_t(AF_NETLINK)
+      address.nl_groups = groups
+      let descriptor = socket.rawValue
+      let result = withUnsafeBytes(of: &address) {
+        bind(descriptor, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+      }
+      guard result == 0 else { throw SystemError("bind(AF_NETLINK)") }
+    }
+    self.socket = socket
+  }
+
+  /// Whether a batch of messages can be read without waiting.
+  ///
+  /// - Throws: `ENOBUFS` if messages were lost.
+  borrowing func hasMessages() throws(SystemError) -> Bool {
+    var byte: UInt8 = 0
+    if recv(socket.rawValue, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) >= 0 {
+      return true
+    }
+    guard errno == EAGAIN || errno == EINTR else { throw SystemError("recv(AF_NETLINK)") }
+    return false
   }
 
   /// Sends one request: its type and flags, its fixed part, and its attributes.

@@ -1,8 +1,9 @@
 // Theory of operation
 //
 // netdevice(7) ioctls answer for the network namespace that the socket they are called on was made in, so
-// a snapshot is right for the namespace of the calling thread. Index and hardware address do not change
-// while an interface carries replicated addresses; name and MTU may, and are taken as they were.
+// a snapshot is right for the namespace of the calling thread, and a ``Carrier`` for that of the thread which
+// made it. An interface keeps its index as long as it lives; one that is made again under the same name gets
+// another. Everything else may change: a bridge takes over the hardware address of one of its ports.
 //
 // "Running" is IFF_UP and IFF_RUNNING: net/core/dev.c, dev_get_flags(), sets IFF_RUNNING from the
 // operational state, which follows the carrier.
@@ -24,6 +25,11 @@ public struct NetworkInterface: Sendable, Hashable {
   /// - Throws: `ENODEV` if there is no such interface here.
   public init(named name: String) throws(SystemError) {
     let query = try queryingSocket()
+    try self.init(named: name, asking: query)
+  }
+
+  /// - Parameter query: any socket of the namespace in question.
+  fileprivate init(named name: String, asking query: borrowing OwnedDescriptor) throws(SystemError) {
     let index = jsr_interface_index(query.rawValue, name)
     guard index >= 0 else { throw SystemError("ioctl(SIOCGIFINDEX)", on: name) }
     let mtu = jsr_interface_mtu(query.rawValue, name)
@@ -46,7 +52,8 @@ public struct NetworkInterface: Sendable, Hashable {
   }
 }
 
-/// Tells whether one interface has a carrier, with a single system call each time.
+/// Tells of one interface, by its name, whether it has a carrier, with a single system call each time, and what it is
+/// at the moment.
 public struct Carrier: ~Copyable, Sendable {
   private let query: OwnedDescriptor
   private let name: String
@@ -63,6 +70,9 @@ public struct Carrier: ~Copyable, Sendable {
     let wanted = Int32(IFF_UP) | Int32(IFF_RUNNING)
     return flags >= 0 && flags & wanted == wanted
   }
+
+  /// What is known of the interface now; `nil` if there is none of this name.
+  public var interface: NetworkInterface? { try? NetworkInterface(named: name, asking: query) }
 }
 
 extension NetworkInterface {

@@ -8,6 +8,7 @@
 //
 // recv(2) with MSG_TRUNC takes bytes off the queue of a TCP socket without copying them (tcp(7)).
 
+import CLinux
 public import Descriptors
 import Glibc
 

@@ -24,6 +24,9 @@
 //   chain by a new one would open the fence for an instant; therefore chains of an earlier run are kept, and
 //   flushed and filled again in one transaction. Chains are named after the index of their interface, which
 //   is what makes them the same chain.
+// - When an interface goes, its chains go with it before Linux 6.16; since then they stay, and are in force
+//   again at once on a new interface of the same name (nft_netdev_event, net/netfilter/nf_tables_api.c). Such
+//   a chain is left alone until that interface has chains after its own index.
 // - An element that has run out counts as gone at once, though its memory is collected later
 //   (nft_rhash_cmp in net/netfilter/nft_set_hash.c). Deleting it fails with ENOENT, and with it the batch:
 //   `delete` and `add` in one batch are a compare-and-swap.
@@ -92,12 +95,9 @@ public final class PacketFilter {
   /// name is in the way that this version did not make is it thrown away first, in the same transaction;
   /// then a packet can slip between the old and the new chains.
   public func install(uplinks: [Uplink], replicated: [IPAddress]) throws(PacketFilterError) {
-    let rules = try Self.rules(uplinks: uplinks, replicated: replicated, mark: mark)
-    let wanted = Set(uplinks.flatMap { Self.chainNames($0.interface) })
-    let stale = try existingChains().filter { !wanted.contains($0) && $0 != "fence" }
-    let removal = stale.map {
-      "add chain \(Self.table) \($0)\nflush chain \(Self.table) \($0)\ndelete chain \(Self.table) \($0)\n"
-    }.joined()
+    let rules =
+      Self.rules(replicated: replicated) + (try Self.chains(of: uplinks, mark: mark))
+    let removal = try removal(keeping: uplinks.map(\.interface))
 
     do {
       try run("add table \(Self.table)\n" + removal + rules)
@@ -106,6 +106,24 @@ public final class PacketFilter {
     }
     steered = []
     datagramFlowCounts = [:]
+  }
+
+  /// Steers and fences `uplinks` from now on: for interfaces that have come, or come back, while everything else stays
+  /// as it is. What else there was goes only when the new chains are in force.
+  ///
+  /// - Parameter absent: interfaces that are gone. Their chains, where the kernel has kept them, stay for whatever comes
+  ///   under their names.
+  public func update(uplinks: [Uplink], absent: [NetworkInterface]) throws(PacketFilterError) {
+    try run(try Self.chains(of: uplinks, mark: mark))
+    try run(try removal(keeping: uplinks.map(\.interface) + absent))
+  }
+
+  /// What takes away the chains of all other interfaces.
+  private func removal(keeping interfaces: [NetworkInterface]) throws(PacketFilterError) -> String {
+    let wanted = Set(interfaces.flatMap { Self.chainNames($0) })
+    return try existingChains().filter { !wanted.contains($0) && $0 != "fence" }.map {
+      "add chain \(Self.table) \($0)\nflush chain \(Self.table) \($0)\ndelete chain \(Self.table) \($0)\n"
+    }.joined()
   }
 
   /// The flows that are steered at this moment, whoever put them there, but for those that stand for all flows of
@@ -278,9 +296,8 @@ public final class PacketFilter {
       + command("lease6", v6.map(\.description)) + command("lease6target", v6.map(\.hexadecimal))
   }
 
-  private static func rules(
-    uplinks: [Uplink], replicated: [IPAddress], mark: UInt32
-  ) throws(PacketFilterError) -> String {
+  /// The chains of uplinks, filled anew.
+  private static func chains(of uplinks: [Uplink], mark: UInt32) throws(PacketFilterError) -> String {
     func usable(_ name: String) throws(PacketFilterError) -> String {
       let allowed = name.utf8.allSatisfy { byte in
         switch byte {
@@ -295,6 +312,40 @@ public final class PacketFilter {
       return name
     }
 
+    var lines: [String] = []
+    for uplink in uplinks {
+      let name = try usable(uplink.interface.name)
+      let tap = try usable(uplink.tapName)
+      let chains = chainNames(uplink.interface)
+      for (chain, hook, priority) in [(chains[0], "ingress", -300), (chains[1], "egress", 300)] {
+        lines.append(
+          "add chain \(table) \(chain) { type filter hook \(hook) device \"\(name)\" "
+            + "priority \(priority); policy accept; }")
+        lines.append("flush chain \(table) \(chain)")
+      }
+      lines.append("add rule \(table) \(chains[1]) jump fence")
+      lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
+      // What is known of an IPv6 fragment's transport depends on which one it is.
+      for (inbound, outbound, isFragment) in [
+        ("ip daddr @fragments4", "ip saddr @fragments4", "meta l4proto udp ip frag-off & 0x3fff != 0"),
+        ("ip6 daddr @fragments6", "ip6 saddr @fragments6", "exthdr frag exists"),
+      ] {
+        lines.append("add rule \(table) \(chains[0]) \(inbound) \(isFragment) fwd to \"\(tap)\"")
+        lines.append("add rule \(table) \(chains[1]) \(outbound) \(isFragment) fwd to \"\(tap)\"")
+      }
+      for set in FlowSet.allCases {
+        let match = "meta l4proto { tcp, udp }"
+        lines.append(
+          "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
+        lines.append(
+          "add rule \(table) \(chains[1]) \(match) \(set.outbound) @\(set.rawValue) fwd to \"\(tap)\"")
+      }
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+
+  /// Sets and the fence, with no flow steered and no lease granted.
+  private static func rules(replicated: [IPAddress]) -> String {
     let v4 = replicated.filter { $0.family == .v4 }.map(\.description)
     let v6 = replicated.filter { $0.family == .v6 }
     var lines = [
@@ -329,35 +380,6 @@ public final class PacketFilter {
       "icmpv6 type nd-neighbor-advert @th,64,128 @replicated6target @th,64,128 != @lease6target",
     ] {
       lines.append("add rule \(table) fence \(match) counter name fenced drop")
-    }
-
-    for uplink in uplinks {
-      let name = try usable(uplink.interface.name)
-      let tap = try usable(uplink.tapName)
-      let chains = chainNames(uplink.interface)
-      for (chain, hook, priority) in [(chains[0], "ingress", -300), (chains[1], "egress", 300)] {
-        lines.append(
-          "add chain \(table) \(chain) { type filter hook \(hook) device \"\(name)\" "
-            + "priority \(priority); policy accept; }")
-        lines.append("flush chain \(table) \(chain)")
-      }
-      lines.append("add rule \(table) \(chains[1]) jump fence")
-      lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
-      // What is known of an IPv6 fragment's transport depends on which one it is.
-      for (inbound, outbound, isFragment) in [
-        ("ip daddr @fragments4", "ip saddr @fragments4", "meta l4proto udp ip frag-off & 0x3fff != 0"),
-        ("ip6 daddr @fragments6", "ip6 saddr @fragments6", "exthdr frag exists"),
-      ] {
-        lines.append("add rule \(table) \(chains[0]) \(inbound) \(isFragment) fwd to \"\(tap)\"")
-        lines.append("add rule \(table) \(chains[1]) \(outbound) \(isFragment) fwd to \"\(tap)\"")
-      }
-      for set in FlowSet.allCases {
-        let match = "meta l4proto { tcp, udp }"
-        lines.append(
-          "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
-        lines.append(
-          "add rule \(table) \(chains[1]) \(match) \(set.outbound) @\(set.rawValue) fwd to \"\(tap)\"")
-      }
     }
     return lines.joined(separator: "\n") + "\n"
   }

@@ -29,7 +29,7 @@ import Packet
 public struct TapDevice: ~Copyable, Sendable {
   public let name: String
   public let index: Int32
-  public let hardwareAddress: MACAddress
+  public private(set) var hardwareAddress: MACAddress
   private let file: OwnedDescriptor
 
   /// Frames that wait for the engine before the kernel drops any. A frame can be 64 KiB, but TCP keeps few
@@ -67,19 +67,10 @@ public struct TapDevice: ~Copyable, Sendable {
     }
 
     let query = try queryingSocket()
-    guard jsr_interface_set_mtu(query.rawValue, name, Int32(clamping: mtu)) == 0 else {
-      throw SystemError("ioctl(SIOCSIFMTU)", on: name)
-    }
     guard jsr_interface_set_queue_length(query.rawValue, name, Self.queueLength) == 0 else {
       throw SystemError("ioctl(SIOCSIFTXQLEN)", on: name)
     }
-    if let address {
-      var bytes: [UInt8] = [0, 0, 0, 0, 0, 0]
-      bytes.withUnsafeMutableBytes { address.store(in: $0) }
-      guard jsr_interface_set_hardware_address(query.rawValue, name, bytes) == 0 else {
-        throw SystemError("ioctl(SIOCSIFHWADDR)", on: name)
-      }
-    }
+    try Self.set(mtu: mtu, hardwareAddress: address, of: name, asking: query)
     guard
       jsr_interface_set_flags(
         query.rawValue, name, Int32(IFF_UP) | Int32(IFF_NOARP),
@@ -91,6 +82,28 @@ public struct TapDevice: ~Copyable, Sendable {
     index = interface.index
     hardwareAddress = interface.hardwareAddress
     self.file = file
+  }
+
+  /// Makes the device fit an uplink: its MTU and hardware address are those of `interface` from now on. The device need
+  /// not be taken down for that (IFF_LIVE_ADDR_CHANGE, tun_net_init).
+  public mutating func follow(_ interface: NetworkInterface) throws(SystemError) {
+    let query = try queryingSocket()
+    try Self.set(mtu: interface.mtu, hardwareAddress: interface.hardwareAddress, of: name, asking: query)
+    hardwareAddress = interface.hardwareAddress
+  }
+
+  private static func set(
+    mtu: Int, hardwareAddress address: MACAddress?, of name: String, asking query: borrowing OwnedDescriptor
+  ) throws(SystemError) {
+    guard jsr_interface_set_mtu(query.rawValue, name, Int32(clamping: mtu)) == 0 else {
+      throw SystemError("ioctl(SIOCSIFMTU)", on: name)
+    }
+    guard let address else { return }
+    var bytes: [UInt8] = [0, 0, 0, 0, 0, 0]
+    bytes.withUnsafeMutableBytes { address.store(in: $0) }
+    guard jsr_interface_set_hardware_address(query.rawValue, name, bytes) == 0 else {
+      throw SystemError("ioctl(SIOCSIFHWADDR)", on: name)
+    }
   }
 
   /// Non-blocking; one frame per read, behind its virtio-net header. Borrow or duplicate it, never close it.

@@ -48,7 +48,9 @@ public struct EchoServerOptions: Sendable {
   public var isQuiet = false
 
   /// The name under which the instances find each other.
-  var service: String? { usesRendezvous && !isPlain ? "jsrutil:\(port)" : nil }
+  var service: String? { usesRendezvous && !isPlain ? serviceName ?? "jsrutil:\(port)" : nil }
+  /// The name to meet by, instead of one that is made of the port.
+  public var serviceName: String?
 
   public init() {}
 }

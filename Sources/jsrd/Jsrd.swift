@@ -36,7 +36,7 @@ struct Jsrd: AsyncParsableCommand {
     // Before there is any other thread, too.
     ControlGroup.join()
     do throws(SystemError) {
-      try neededCapabilities.union(.netBindService).keepOnlyThese()
+      try neededCapabilities.union(.netBindService).union(capabilitiesForInstances()).keepOnlyThese()
     } catch {
       end("\(error)", EX_OSERR)
     }
@@ -56,6 +56,17 @@ struct Jsrd: AsyncParsableCommand {
 
   /// What nothing works without. CAP_NET_BIND_SERVICE is kept beside, for merging connections of low ports.
   private static let neededCapabilities: Capabilities = [.netAdmin, .netRaw]
+
+  /// What visits to the network namespaces of other routing instances need, if there are any. It has to be known before
+  /// there is a second thread; what is wrong with the file is said later.
+  private static func capabilitiesForInstances() -> Capabilities {
+    let words = CommandLine.arguments
+    let path =
+      words.first { $0.hasPrefix("--config=") }.map { String($0.dropFirst("--config=".count)) }
+      ?? words.firstIndex(of: "--config").flatMap { words.dropFirst($0 + 1).first }
+    guard let path, let configuration = try? Configuration(contentsOf: path) else { return [] }
+    return configuration.instances.isEmpty ? [] : .sysAdmin
+  }
 
   /// - Returns: what is in force.
   private static func checkCapabilities() -> Capabilities {

@@ -40,6 +40,11 @@ struct EchoServerCommand: ParsableCommand {
   var oreListen: String?
   @Flag(help: "Meet the other instance through the engines, without a channel; --ore is not needed then.")
   var rendezvous = false
+  @Option(
+    help: ArgumentHelp(
+      "The name to meet by, instead of jsrutil:PORT; for servers in several routing instances.",
+      valueName: "name"))
+  var service: String?
   @Option(help: ArgumentHelp("Stop replicating each connection after so many messages.", valueName: "n"))
   var unreplicateAfter: UInt64?
   @Flag(name: .customShort("v"), help: "Verify the pattern of every payload.")
@@ -82,6 +87,7 @@ struct EchoServerCommand: ParsableCommand {
     options.otherAddress = ore
     options.unreplicateAfter = unreplicateAfter
     options.isPlain = plain
+    options.serviceName = service
     options.slot = node
     options.verifiesPayload = verbose
     options.signingKey = md5.map { Array($0.utf8) }

@@ -25,6 +25,10 @@ struct MiniInstanceCommand: ParsableCommand {
   var pause: UInt32 = 100
   @Option(name: .customShort("l"), help: "Bytes of blanks behind each message; many make fragments of it.")
   var length = 0
+  @Option(
+    help: ArgumentHelp(
+      "The name to meet by, instead of jsrutil_mini:PORT; for several routing instances.", valueName: "name"))
+  var service: String?
   @Option(help: ArgumentHelp("The engine's control socket.", valueName: "path"))
   var socket = EchoServerOptions.defaultControlSocket
   @Flag(help: "Print no line for each message.")
@@ -53,6 +57,7 @@ struct MiniInstanceCommand: ParsableCommand {
     options.isUnconnected = unconnected
     options.pauseMilliseconds = UInt64(pause)
     options.padding = length
+    options.service = service
     options.controlSocket = socket
     options.isQuiet = quiet
     if try !MiniInstance(options).run() { throw ExitCode(1) }

@@ -273,8 +273,8 @@ static void follow(jsr_handle handle, int rcv, int snd) {
 }
 
 static int listening(uint16_t port) {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
-  struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(port)};
+  int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
+  struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
   EXPECT(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes), 0);
   EXPECT(bind(fd, (struct sockaddr *)&any, sizeof any), 0);
   EXPECT(listen(fd, 1), 0);

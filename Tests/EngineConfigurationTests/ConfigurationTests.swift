@@ -38,9 +38,10 @@ struct ConfigurationTests {
     #expect(configuration.link.listen == Endpoint(IPAddress("10.77.0.1")!, 7000))
     #expect(configuration.link.connect == Endpoint(IPAddress("10.77.0.2")!, 7000))
     #expect(configuration.link.security == .insecure)
-    #expect(configuration.link.versions == 1...2)
+    #expect(configuration.link.versions == 1...3)
     #expect(configuration.addresses.map(\.description) == ["5.5.5.5/24"])
     #expect(configuration.uplinks == ["eth0"])
+    #expect(configuration.instances.isEmpty)
     #expect(configuration.mastership.arbiter == .pair)
     #expect(configuration.mastership.priority == 100)
     #expect(configuration.mastership.keepalive.interval == .milliseconds(100))
@@ -73,7 +74,7 @@ struct ConfigurationTests {
         min-version: 1
         max-version: 1
       addresses: [ 5.5.5.5/24, "2001:db8:5::5/64" ]
-      uplinks: [ ens3 ]
+      uplinks: [ ens3, br0.100 ]
       mastership:
         arbiter: pair
         priority: 90
@@ -173,7 +174,7 @@ struct ConfigurationTests {
     let old = try Self.read(Self.smallest)
     for (key, yaml, _) in Self.changes { #expect(try Self.read(yaml) != old, "\(key)") }
     // A field that is added to the configuration belongs into `changes` as well.
-    #expect(Mirror(reflecting: old).children.count == 13)
+    #expect(Mirror(reflecting: old).children.count == 14)
   }
 
   @Test("finds the files of the link where the file itself is, and each name by the slot")
@@ -338,10 +339,10 @@ struct ConfigurationTests {
     Mistake(
       "link version 0", smallest("  insecure", "  min-version: 0\n  insecure"), line: 6,
       key: "link.min-version",
-      says: "from 1 to 2"),
+      says: "from 1 to 3"),
     Mistake(
-      "link version of the future", smallest("  insecure", "  max-version: 3\n  insecure"), line: 6,
-      key: "link.max-version", says: "from 1 to 2"),
+      "link version of the future", smallest("  insecure", "  max-version: 4\n  insecure"), line: 6,
+      key: "link.max-version", says: "from 1 to 3"),
     Mistake(
       "link versions the wrong way round",
       smallest("  insecure", "  min-version: 2\n  max-version: 1\n  insecure"), line: 7,
@@ -358,9 +359,6 @@ struct ConfigurationTests {
     Mistake(
       "arbiter external", behind: "mastership:\n  arbiter: external", line: 10, key: "mastership.arbiter",
       says: "external is not supported by this version, use pair"),
-    Mistake(
-      "two uplinks", smallest("[ eth0 ]", "[ eth0, eth1 ]"), line: 8, key: "uplinks",
-      says: "exactly one uplink, not 2"),
   ]
 
   static func tls(_ keys: String) -> String { smallest("insecure: true", "tls: { \(keys) }") }
@@ -449,6 +447,13 @@ struct ConfigurationTests {
     Mistake(
       "a long interface name", smallest("eth0", "abcdefghijklmnop"), line: 8, key: "uplinks[0]",
       says: "name of an interface"),
+    Mistake(
+      "the same uplink twice", smallest("[ eth0 ]", "[ eth0, eth1, eth0 ]"), line: 8, key: "uplinks[2]",
+      says: "eth0 is given more than once"),
+    Mistake(
+      "more uplinks than anybody has",
+      smallest("[ eth0 ]", "[ \((0..<65).map { "eth\($0)" }.joined(separator: ", ")) ]"), line: 8,
+      key: "uplinks", says: "at most 64 interface names, not 65"),
     Mistake(
       "an interface name with a slash", smallest("eth0", "a/b"), line: 8, key: "uplinks[0]",
       says: "name of an interface"),

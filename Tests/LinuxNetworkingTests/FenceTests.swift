@@ -275,6 +275,63 @@ struct FenceTests {
     #expect(try answers(engine))
   }
 
+  /// What is sent from the replicated address to a peer of unknown hardware address, while the fence is shut, waits in
+  /// the kernel. Whether it reaches the peer when the fence is opened.
+  private func escapes(_ family: IPAddress.Family, afterForgetting: Bool) throws -> Bool {
+    let engine = try RoutingEngine()
+    let capture = try Capture(on: "port0", in: engine.network.peer)
+    let uplink = engine.uplink
+    try engine.network.engines[0].run {
+      let socket = try OwnedDescriptor(
+        returnedBy: "socket", socket(family == .v4 ? AF_INET : AF_INET6, Int32(SOCK_DGRAM.rawValue), 0))
+      let descriptor = socket.rawValue
+      let ends = [
+        Endpoint(TestNetwork.replicated(family), 7000), Endpoint(TestNetwork.peerAddress(family), 7),
+      ]
+      guard StreamSocket.withAddress(ends[0], { bind(descriptor, $0, $1) }) == 0,
+        StreamSocket.withAddress(ends[1], { connect(descriptor, $0, $1) }) == 0,
+        send(descriptor, "waits", 5, 0) == 5
+      else { throw SystemError("send") }
+      if afterForgetting { try NeighborTable.forgetUnresolved(on: uplink) }
+    }
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    // The kernel asks once a second.
+    for _ in 0..<15 {
+      pause(milliseconds: 100)
+      if capture.frames().contains(where: { $0.suffix(5).elementsEqual("waits".utf8) }) { return true }
+    }
+    return false
+  }
+
+  @Test(
+    "does not hold back what waits for a hardware address until it opens, so that has to be thrown away",
+    arguments: [IPAddress.Family.v4, .v6])
+  func waiting(family: IPAddress.Family) throws {
+    #expect(try escapes(family, afterForgetting: false))
+    #expect(try !escapes(family, afterForgetting: true))
+  }
+
+  @Test("guards an interface that came under the name of another, and nothing else changes")
+  func reappearance() throws {
+    let engine = try RoutingEngine()
+    let flow = Flow(
+      .tcp, local: Endpoint(TestNetwork.replicated(.v4), 179),
+      remote: Endpoint(TestNetwork.peerAddress(.v4), 40_000))
+    try engine.filter.steer(adding: [flow])
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let uplink = try engine.replaceUplink()
+    #expect(uplink.index != engine.uplink.index)
+    for _ in 0..<2 {
+      try engine.update(uplink)
+      #expect(try answers(engine))
+    }
+    #expect(try engine.filter.steeredFlows() == [flow])
+    try engine.filter.revokeLease(RoutingEngine.replicated)
+    #expect(try !answers(engine))
+    let names = try engine.network.engines[0].chains()
+    #expect(names == ["egress_\(uplink.index)", "fence", "ingress_\(uplink.index)"])
+  }
+
   @Test("is gone with its table, and renewing a lease then says so")
   func removal() throws {
     let engine = try RoutingEngine()

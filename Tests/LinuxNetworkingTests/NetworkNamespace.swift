@@ -49,6 +49,21 @@ final class NetworkNamespace: Sendable {
   /// Runs `nft` inside.
   func nft(_ arguments: String) throws { try shell("ip netns exec \(name) nft '\(arguments)'") }
 
+  /// The chains of the table `netdev jsr`, in the order of their names.
+  func chains() throws -> [String] {
+    let path = "/tmp/\(name).nft"
+    defer { unlink(path) }
+    try shell("ip netns exec \(name) nft list table netdev jsr >\(path)")
+    guard let file = fopen(path, "re") else { throw SystemError("fopen", on: path) }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 1 << 20)
+    let count = fread(&bytes, 1, bytes.count, file)
+    return String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: "\n").compactMap { line in
+      let words = line.split { $0.isWhitespace }
+      return words.count == 3 && words[0] == "chain" ? String(words[1]) : nil
+    }.sorted()
+  }
+
   /// Runs `body` on a thread that is inside, and waits for it. Sockets made there stay inside for good.
   func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) throws -> Result {
     let path = "/run/netns/\(name)"

@@ -54,6 +54,24 @@ final class RoutingEngine: Sendable {
     }
   }
 
+  /// Takes the uplink away and gives the engine another one under its name, with the replicated addresses.
+  func replaceUplink() throws -> NetworkInterface {
+    let namespace = network.engines[0]
+    try namespace.ip("link del eth0")
+    try network.peer.ip("link add port0 type veth peer name eth0 netns \(namespace.name)")
+    try network.peer.ip("link set port0 master br0 up")
+    try namespace.ip("link set eth0 up")
+    for family in [IPAddress.Family.v4, .v6] { try network.giveReplicatedAddress(family, to: 0) }
+    return try namespace.run { try NetworkInterface(named: "eth0") }
+  }
+
+  /// Has the packet filter look after an uplink that has come.
+  func update(_ uplink: NetworkInterface) throws {
+    try network.engines[0].run { [self] in
+      try filter.update(uplinks: [.init(uplink, tapName: "jsr0")], absent: [])
+    }
+  }
+
   /// The frames that were steered to the engine since the last call, each behind its virtio-net header.
   func steeredFrames() -> [[UInt8]] {
     var frames: [[UInt8]] = []

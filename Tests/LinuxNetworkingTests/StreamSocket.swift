@@ -24,7 +24,7 @@ final class StreamSocket: Sendable {
         family == .v4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
   }
 
-  private static func withAddress(_ endpoint: Endpoint, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32)
+  static func withAddress(_ endpoint: Endpoint, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32)
     -> Int32
   {
     var text = Array("\(endpoint.address)".utf8CString)

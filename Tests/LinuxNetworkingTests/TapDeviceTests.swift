@@ -43,6 +43,23 @@ struct TapDeviceTests {
     #expect(throws: SystemError.self) { try namespace.run { try NetworkInterface(named: "jsr0") } }
   }
 
+  @Test("takes over what its uplink has become, without being taken down")
+  func following() throws {
+    let namespace = try NetworkNamespace("tap")
+    try namespace.ip("link add eth0 type veth peer name eth1")
+    try namespace.ip("link set eth0 mtu 1400 address 02:00:00:00:43:43")
+    try namespace.run {
+      var tap = try TapDevice(named: "jsr0", mtu: 9000)
+      let uplink = try NetworkInterface(named: "eth0")
+      try tap.follow(uplink)
+      let interface = try NetworkInterface(named: "jsr0")
+      guard interface.mtu == 1400, interface.hardwareAddress == uplink.hardwareAddress,
+        tap.hardwareAddress == uplink.hardwareAddress, tap.index == interface.index,
+        NetworkInterface.isRunning(named: "jsr0")
+      else { throw SystemError("TAP", code: EINVAL) }
+    }
+  }
+
   @Test("takes packets of any source, and leaves the filter in force on other interfaces as it was")
   func reversePathFilter() throws {
     let network = try TestNetwork()

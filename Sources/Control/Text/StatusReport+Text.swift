@@ -20,12 +20,22 @@ extension StatusReport {
       ("arbiter", arbiter),
       ("mode", mode),
       ("addresses", addresses.joined(separator: ", ")),
-      ("uplinks", uplinks.map { "\($0.name) (\($0.running ? "running" : "down"))" }.joined(separator: ", ")),
+      ("uplinks", Self.list(uplinks)),
       ("version", version),
       ("uptime", "\(uptimeMilliseconds / 1000) s"),
     ]
-    return facts.map { name, value in
+    let others = (instances ?? []).map { instance in
+      (
+        "instance",
+        "\(instance.name) (\(instance.namespace)): \(instance.addresses.joined(separator: ", ")) on \(Self.list(instance.uplinks))"
+      )
+    }
+    return (facts + others).map { name, value in
       name + String(repeating: " ", count: 12 - name.count) + value
     }.joined(separator: "\n")
+  }
+
+  private static func list(_ uplinks: [Uplink]) -> String {
+    uplinks.map { "\($0.name) (\($0.running ? "running" : "down"))" }.joined(separator: ", ")
   }
 }

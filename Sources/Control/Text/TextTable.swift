@@ -2,10 +2,12 @@
 struct TextTable {
   enum Alignment { case left, right }
 
+  typealias Column = (title: String, alignment: Alignment)
+
   private let alignments: [Alignment]
   private var rows: [[String]]
 
-  init(_ columns: [(title: String, alignment: Alignment)]) {
+  init(_ columns: [Column]) {
     alignments = columns.map(\.alignment)
     rows = [columns.map(\.title)]
   }

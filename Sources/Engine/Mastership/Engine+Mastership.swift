@@ -13,24 +13,29 @@ extension Engine {
   // MARK: Lease
 
   func grantLease(_ duration: Nanoseconds, notAfter limit: Instant) {
-    var succeeded = Self.now() <= limit
-    if succeeded {
-      do throws(PacketFilterError) {
-        try instance.filter.grantLease(instance.addresses, for: duration.duration)
-      } catch {
-        logger.error("lease: \(error)")
-        succeeded = false
+    var succeeded = true
+    do throws(PacketFilterError) {
+      for instance in instances where succeeded {
+        succeeded = Self.now() <= limit
+        if succeeded { try instance.filter.grantLease(instance.addresses, for: duration.duration) }
       }
+    } catch {
+      logger.error("lease: \(error)")
+      succeeded = false
     }
+    if !succeeded { revokeLease() }
     node.leaseGranted(succeeded, now: Self.now())
   }
 
   func renewLease(_ duration: Nanoseconds?) {
-    var succeeded = false
-    do throws(PacketFilterError) {
-      succeeded = try instance.filter.renewLease(instance.addresses, for: duration?.duration)
-    } catch {
-      logger.error("lease: \(error)")
+    var succeeded = true
+    for instance in instances {
+      do throws(PacketFilterError) {
+        if try !instance.filter.renewLease(instance.addresses, for: duration?.duration) { succeeded = false }
+      } catch {
+        logger.error("lease\(instance.mention): \(error)")
+        succeeded = false
+      }
     }
     if !succeeded {
       counters.leasesLost += 1
@@ -40,10 +45,12 @@ extension Engine {
   }
 
   func revokeLease() {
-    do throws(PacketFilterError) {
-      try instance.filter.revokeLease(instance.addresses)
-    } catch {
-      logger.error("lease: \(error)")
+    for instance in instances {
+      do throws(PacketFilterError) {
+        try instance.filter.revokeLease(instance.addresses)
+      } catch {
+        logger.error("lease\(instance.mention): \(error)")
+      }
     }
   }
 
@@ -56,9 +63,7 @@ extension Engine {
   ]
 
   func takeAddresses() {
-    instance.addAddresses { replicated, error in
-      logger.error("address \(replicated) cannot be added: \(error)")
-    }
+    placeAddresses()
     cancelAnnouncements()
     announce()
     announcements = Self.announcementTimes.dropFirst().map { time in
@@ -66,15 +71,29 @@ extension Engine {
     }
   }
 
+  private func placeAddresses() {
+    for instance in instances { placeAddresses(of: instance) }
+  }
+
+  private func placeAddresses(of instance: RoutingInstance) {
+    instance.placeAddresses { replicated, error in
+      logger.error("address \(replicated)\(instance.mention) cannot be placed: \(error)")
+    }
+  }
+
   private func announce() {
+    for instance in instances { announce(instance) }
+  }
+
+  private func announce(_ instance: RoutingInstance) {
     guard node.arbiter.phase == .primary else { return }
     for address in instance.addresses {
       switch address.family {
       case .v4:
         for operation in [AddressResolution.Operation.request, .reply] {
-          sendOnUplinks { AddressResolution.announcement(of: address, at: $0, as: operation) }
+          send(onUplinksOf: instance) { AddressResolution.announcement(of: address, at: $0, as: operation) }
         }
-      case .v6: sendOnUplinks { NeighborDiscovery.announcement(of: address, at: $0) }
+      case .v6: send(onUplinksOf: instance) { NeighborDiscovery.announcement(of: address, at: $0) }
       }
     }
   }
@@ -86,48 +105,82 @@ extension Engine {
 
   func dropAddresses() {
     cancelAnnouncements()
+    for instance in instances { dropAddresses(of: instance) }
+  }
+
+  private func dropAddresses(of instance: RoutingInstance) {
     instance.removeAddresses { replicated, error in
-      logger.error("address \(replicated) cannot be removed: \(error)")
+      logger.error("address \(replicated)\(instance.mention) cannot be removed: \(error)")
     }
     for address in instance.addresses {
       do throws(SystemError) {
-        let count = try StaleConnections.destroy(local: address)
-        if count > 0 { logger.info("ended \(count) stale connections of \(address)") }
+        let count = try instance.inside { () throws(SystemError) in
+          try StaleConnections.destroy(local: address)
+        }
+        if count > 0 { logger.info("ended \(count) stale connections of \(address)\(instance.mention)") }
       } catch {
-        logger.warning("stale connections of \(address) are left: \(error)")
+        logger.warning("stale connections of \(address)\(instance.mention) are left: \(error)")
       }
     }
+    forgetUnsent(of: instance)
   }
 
   // MARK: Uplinks
 
+  /// Takes up what has become of the uplinks. The addresses are on the first one that is there, and not lost on one that
+  /// was down for a while, which takes those of IPv6 away (addrconf_ifdown, net/ipv6/addrconf.c).
+  func lookAtUplinks(now: Instant) {
+    for instance in instances { lookAtUplinks(of: instance, now: now) }
+  }
+
+  private func lookAtUplinks(of instance: RoutingInstance, now: Instant) {
+    var isChanged = false
+    instance.lookAtUplinks(now: now) { uplink, news in
+      isChanged = true
+      let name = uplink.name + instance.mention
+      switch news {
+      case .came: logger.notice("uplink \(name) is there")
+      case .gone: logger.warning("uplink \(name) is gone")
+      case .changed: logger.info("uplink \(name) has another MTU or hardware address")
+      case .unusable(let reason): logger.error("uplink \(name) cannot be used: \(reason)")
+      case .running: logger.info("uplink \(name) is running")
+      case .down: logger.warning("uplink \(name) is down")
+      }
+    }
+    guard isChanged, instance.holdsAddresses else { return }
+    placeAddresses(of: instance)
+    announce(instance)
+  }
+
   /// What is listened to on every uplink: answers about addresses of families that are replicated, and keepalives.
-  var uplinkReceivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)] {
-    var receivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)] = [
+  func uplinkReceivers(of instance: RoutingInstance) -> [Uplink.Receiver] {
+    var receivers: [Uplink.Receiver] = [
       (.keepalives, { [unowned self] in uplinkKeepaliveArrived($0) })
     ]
     if instance.addresses.contains(where: { $0.family == .v4 }) {
-      receivers.append((.addressResolution, { [unowned self] in addressResolutionArrived($0) }))
+      receivers.append((.addressResolution, { [unowned self] in addressResolutionArrived($0, in: instance) }))
     }
     if instance.addresses.contains(where: { $0.family == .v6 }) {
-      receivers.append((.neighborDiscovery, { [unowned self] in neighborDiscoveryArrived($0) }))
+      receivers.append((.neighborDiscovery, { [unowned self] in neighborDiscoveryArrived($0, in: instance) }))
     }
     return receivers
   }
 
   func probeAddresses() {
     counters.probesSent += 1
-    for address in instance.addresses {
-      sendOnUplinks {
-        switch address.family {
-        case .v4: AddressResolution.probe(for: address, from: $0)
-        case .v6: NeighborDiscovery.probe(for: address, from: $0)
+    for instance in instances {
+      for address in instance.addresses {
+        send(onUplinksOf: instance) {
+          switch address.family {
+          case .v4: AddressResolution.probe(for: address, from: $0)
+          case .v6: NeighborDiscovery.probe(for: address, from: $0)
+          }
         }
       }
     }
   }
 
-  private func addressResolutionArrived(_ buffer: ByteBuffer) {
+  private func addressResolutionArrived(_ buffer: ByteBuffer, in instance: RoutingInstance) {
     let message = buffer.withUnsafeReadableBytes { AddressResolution.Message($0) }
     guard let message, message.operation == .reply, !instance.owns(message.senderMAC),
       instance.has(message.sender)
@@ -137,7 +190,7 @@ extension Engine {
 
   /// The answer to a probe goes to all nodes, since the probe came from nobody. Its Ethernet source says who gave it;
   /// the address it names may be another one's, for whom it speaks.
-  private func neighborDiscoveryArrived(_ buffer: ByteBuffer) {
+  private func neighborDiscoveryArrived(_ buffer: ByteBuffer, in instance: RoutingInstance) {
     let answer = buffer.withUnsafeReadableBytes { frame in
       NeighborDiscovery.Message(frame).map { (message: $0, sender: Ethernet.source(frame)) }
     }
@@ -149,15 +202,17 @@ extension Engine {
 
   func sendOnUplinks(_ keepalive: Keepalive) {
     let payload = keepalive.uplinkPayload()
-    sendOnUplinks { hardwareAddress in
-      // The least frame of Ethernet, without its checksum.
-      var frame = [UInt8](repeating: 0, count: max(60, Ethernet.headerByteCount + payload.count))
-      frame.withUnsafeMutableBytes { bytes in
-        Ethernet.store(
-          destination: .broadcast, source: hardwareAddress, type: Ethernet.typeLocalExperimental, in: bytes)
-        bytes[Ethernet.headerByteCount...].copyBytes(from: payload)
+    for instance in instances {
+      send(onUplinksOf: instance) { hardwareAddress in
+        // The least frame of Ethernet, without its checksum.
+        var frame = [UInt8](repeating: 0, count: max(60, Ethernet.headerByteCount + payload.count))
+        frame.withUnsafeMutableBytes { bytes in
+          Ethernet.store(
+            destination: .broadcast, source: hardwareAddress, type: Ethernet.typeLocalExperimental, in: bytes)
+          bytes[Ethernet.headerByteCount...].copyBytes(from: payload)
+        }
+        return frame
       }
-      return frame
     }
   }
 
@@ -171,7 +226,7 @@ extension Engine {
     settle()
   }
 
-  private func sendOnUplinks(_ frame: (MACAddress) -> [UInt8]) {
+  private func send(onUplinksOf instance: RoutingInstance, _ frame: (MACAddress) -> [UInt8]) {
     counters.framesRefused += instance.sendOnUplinks(frame)
   }
 

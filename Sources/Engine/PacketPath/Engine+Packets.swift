@@ -1,4 +1,5 @@
 import EngineConfiguration
+import Glibc
 import LinuxNetworking
 import NIOCore
 import Packet
@@ -8,10 +9,15 @@ import Replication
 extension Engine {
   /// One frame from the TAP device of an uplink, behind its virtio-net header.
   func frameArrived(_ buffer: ByteBuffer, on uplink: Uplink) {
-    counters.framesRead += 1
+    uplink.counters.framesRead += 1
     judge(buffer, on: uplink)
     batchIsFresh = false
   }
+
+  /// The routing instance of this name; `nil` if only the other RE has it.
+  func instance(_ id: RoutingInstanceID) -> RoutingInstance? { instances.first { $0.id == id } }
+
+  func instance(of flow: Flow) -> RoutingInstance? { instance(flow.instance) }
 
   /// There are no more frames for now.
   func frameBatchEnded() {
@@ -30,22 +36,32 @@ extension Engine {
       let frame = UnsafeRawBufferPointer(rebasing: bytes[VirtioNetHeader.byteCount...])
       // The TAP device has the address of the uplink, so frames need no rewriting on their way, and the
       // source tells where a frame came from.
-      let isOutbound = Ethernet.source(frame) == uplink.interface.hardwareAddress
+      let isOutbound = Ethernet.source(frame) == uplink.hardwareAddress
       let now = Self.now()
       let verdict: Verdict
       if let packet = TCPPacket(frame) {
         verdict =
           isOutbound
-          ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
-          : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
+          ? node.outbound(
+            packet, reference: store.nextReference, byteCount: bytes.count, instance: uplink.instance,
+            now: now)
+          : node.inbound(
+            packet, reference: store.nextReference, byteCount: bytes.count, instance: uplink.instance,
+            now: now
+          ) {
             (VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame))
-              && (signedFlows.isEmpty || signatureIsValid(packet, frame, now: now))
+              && (signedFlows.isEmpty || signatureIsValid(packet, frame, in: uplink.instance, now: now))
           }
       } else if let packet = UDPPacket(frame) {
         verdict =
           isOutbound
-          ? node.outbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now)
-          : node.inbound(packet, reference: store.nextReference, byteCount: bytes.count, now: now) {
+          ? node.outbound(
+            packet, reference: store.nextReference, byteCount: bytes.count, instance: uplink.instance,
+            now: now)
+          : node.inbound(
+            packet, reference: store.nextReference, byteCount: bytes.count, instance: uplink.instance,
+            now: now
+          ) {
             VirtioNetHeader(bytes).checksumIsTrusted || packet.checksumIsValid(frame)
           }
       } else if let fragment = IPFragment(frame) {
@@ -73,7 +89,7 @@ extension Engine {
   private func collect(
     _ fragment: IPFragment, _ buffer: ByteBuffer, isOutbound: Bool, on uplink: Uplink, now: Instant
   ) {
-    switch fragments.add(fragment, buffer, isOutbound: isOutbound, instance: .main, now: now) {
+    switch fragments.add(fragment, buffer, isOutbound: isOutbound, instance: uplink.instance, now: now) {
     case .kept: break
     case .dropped(let count): counters.fragmentsDropped += UInt64(count)
     case .complete(let packet, let frames): judge(packet, fragments: frames, on: uplink)
@@ -97,10 +113,10 @@ extension Engine {
     let error: Int32
     if isOutbound {
       error = uplink.send(bytes)
-      counters.framesSent += 1
+      uplink.counters.framesSent += 1
     } else {
       error = uplink.deliver(bytes)
-      counters.framesDelivered += 1
+      uplink.counters.framesDelivered += 1
     }
     if error != 0 { counters.framesRefused += 1 }
   }
@@ -115,13 +131,14 @@ extension Engine {
       builder.frame(
         sequence: acknowledgment.sequence, acknowledgment: acknowledgment.acknowledgment, flags: .ack,
         window: acknowledgment.window, timestamps: acknowledgment.timestamps,
-        payload: UnsafeRawBufferPointer(start: nil, count: 0)), to: flow.remote.address)
+        payload: UnsafeRawBufferPointer(start: nil, count: 0)), along: flow)
   }
 
   /// Sends a frame that the engine has built. The kernel finds the way and the peer's hardware address.
-  func sendBuilt(_ frame: [UInt8], to address: IPAddress) {
+  func sendBuilt(_ frame: [UInt8], along flow: Flow) {
     let error = frame.withUnsafeBytes {
-      instance.send(UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: address)
+      instance(of: flow)?.send(
+        UnsafeRawBufferPointer(rebasing: $0[Ethernet.headerByteCount...]), to: flow.remote.address) ?? ENODEV
     }
     if error != 0 { counters.framesRefused += 1 }
   }
@@ -137,12 +154,12 @@ extension Engine {
   }
 
   /// A frame that reached the other RE: as if it had arrived here.
-  func inject(_ bytes: UnsafeRawBufferPointer) {
+  func inject(_ bytes: UnsafeRawBufferPointer, _ id: RoutingInstanceID) {
     guard bytes.count > VirtioNetHeader.byteCount + Ethernet.headerByteCount else { return }
-    let uplink = instance.defaultUplink
+    guard let uplink = instance(id)?.defaultUplink else { return }
     var buffer = ByteBuffer(bytes: bytes)
     buffer.withUnsafeMutableReadableBytes { bytes in
-      uplink.interface.hardwareAddress.store(in: bytes, at: VirtioNetHeader.byteCount)
+      uplink.hardwareAddress.store(in: bytes, at: VirtioNetHeader.byteCount)
     }
     judge(buffer, on: uplink)
   }

@@ -1,5 +1,6 @@
 import Control
 import Descriptors
+import Glibc
 import LinuxNetworking
 import Logging
 import Packet
@@ -24,7 +25,7 @@ extension Engine {
   /// say.
   func noteSigningKey(of flow: Flow) -> Bool? {
     do throws(SystemError) {
-      let key = try LiveConnection.signingKey(of: flow)
+      let key = try signingKey(of: flow)
       signedFlows[flow] = key.map { SignedFlow(key: $0, readAt: Self.now()) }
       return key != nil
     } catch {
@@ -33,9 +34,16 @@ extension Engine {
     }
   }
 
+  private func signingKey(of flow: Flow) throws(SystemError) -> [UInt8]? {
+    guard let instance = instance(of: flow) else { throw SystemError("sock_diag", code: ENODEV) }
+    return try instance.inside { () throws(SystemError) in try LiveConnection.signingKey(of: flow) }
+  }
+
   /// Whether the kernel takes a segment from the peer, as far as signatures are concerned.
-  func signatureIsValid(_ packet: TCPPacket, _ frame: UnsafeRawBufferPointer, now: Instant) -> Bool {
-    let flow = packet.inboundFlow()
+  func signatureIsValid(
+    _ packet: TCPPacket, _ frame: UnsafeRawBufferPointer, in instance: RoutingInstanceID, now: Instant
+  ) -> Bool {
+    let flow = packet.inboundFlow(in: instance)
     guard let signed = signedFlows[flow] else { return true }
     if packet.signatureIsValid(frame, key: signed.key) { return true }
     if now - signed.readAt >= Self.keyLifetime, readKeyAgain(of: flow, signed.key, now: now) {
@@ -49,7 +57,7 @@ extension Engine {
   /// - Returns: whether the application has changed the key, or taken it away.
   private func readKeyAgain(of flow: Flow, _ old: [UInt8], now: Instant) -> Bool {
     do throws(SystemError) {
-      let key = try LiveConnection.signingKey(of: flow)
+      let key = try signingKey(of: flow)
       signedFlows[flow] = key.map { SignedFlow(key: $0, readAt: now) }
       return key != old
     } catch {

@@ -139,22 +139,25 @@ extension Engine {
 
   /// The flow of a socket that can be replicated, and the port; refuses what cannot.
   func replicableFlow(of socket: ReplicatedSocket, _ reply: ReplyPort) -> (Flow, ReplyPort)? {
-    let flow: Flow
+    var flow: Flow
+    let instance: RoutingInstance
     do throws(ReplicationRefusal) {
-      try checkNamespace(of: socket.descriptor)
+      instance = try self.instance(ofSocket: socket.descriptor)
       switch socket.transport {
       case .tcp: flow = try connection(of: socket.descriptor)
       case .udp:
         let ends = try UDPSocket.ends(of: socket.descriptor)
         flow = ends.remote.map { Flow(.udp, local: ends.local, remote: $0) } ?? Flow(unconnected: ends.local)
       }
+      flow.instance = instance.id
     } catch {
       reply.refuse(.unsuitableSocket, "\(error)")
       return nil
     }
     guard instance.has(flow.local.address) else {
       reply.refuse(
-        .unsuitableSocket, "the socket's local address \(flow.local.address) is not a replicated one")
+        .unsuitableSocket,
+        "the socket's local address \(flow.local.address) is not a replicated one\(instance.mention)")
       return nil
     }
     guard !flow.remote.address.isLinkLocal else {
@@ -182,12 +185,13 @@ extension Engine {
     }
   }
 
-  private func checkNamespace(of socket: Int32) throws(ReplicationRefusal) {
+  private func instance(ofSocket socket: Int32) throws(ReplicationRefusal) -> RoutingInstance {
     let found: NetworkNamespaceCookie
     do throws(SystemError) {
       found = try NetworkNamespaceCookie(of: socket)
     } catch { throw .system(error) }
-    guard found == instance.namespace else { throw .otherNamespace }
+    guard let instance = instances.first(where: { $0.namespace == found }) else { throw .otherNamespace }
+    return instance
   }
 
   /// Puts the flows that have been collected into the packet filter, in one transaction, and goes on with
@@ -197,17 +201,30 @@ extension Engine {
     let additions = steeringAdditions
     steeringAdditions.removeAll(keepingCapacity: true)
     for (_, flow) in additions { steeringRemovals.cancel(flow) }
-    do throws(PacketFilterError) {
-      try instance.filter.steer(adding: additions.map(\.flow))
-    } catch {
-      logger.error("steering of \(additions.count) flows failed: \(error)")
-      for (handle, _) in additions {
-        node.snapshotFailed(handle)
-        node.snoopFailed(handle, because: .limitReached)
+    var failed: Set<Handle> = []
+    for (id, additions) in Dictionary(grouping: additions, by: \.flow.instance) {
+      guard let instance = instance(id) else {
+        // The other RE has an instance that this one has not.
+        for (handle, _) in additions {
+          logger.warning("socket \(handle) is of a routing instance that is not configured here")
+          node.snoopFailed(handle, because: .unknownInstance)
+          failed.insert(handle)
+        }
+        continue
       }
-      return drain(.nothing)
+      do throws(PacketFilterError) {
+        try instance.filter.steer(adding: additions.map(\.flow))
+      } catch {
+        logger.error("steering of \(additions.count) flows\(instance.mention) failed: \(error)")
+        for (handle, _) in additions {
+          node.snapshotFailed(handle)
+          node.snoopFailed(handle, because: .limitReached)
+          failed.insert(handle)
+        }
+      }
     }
-    for (handle, flow) in additions {
+    if !failed.isEmpty { drain(.nothing) }
+    for (handle, flow) in additions where !failed.contains(handle) {
       if pendingReplications[handle] == nil {
         node.steered(handle)
         drain(.nothing)
@@ -251,10 +268,13 @@ extension Engine {
   func unsteerWhatIsDue(now: Instant) {
     let flows = steeringRemovals.takeDue(now: now)
     guard !flows.isEmpty else { return }
-    do throws(PacketFilterError) {
-      try instance.filter.steer(removing: flows)
-    } catch {
-      logger.error("\(flows.count) flows are still steered: \(error)")
+    for (id, flows) in Dictionary(grouping: flows, by: \.instance) {
+      guard let instance = instance(id) else { continue }
+      do throws(PacketFilterError) {
+        try instance.filter.steer(removing: flows)
+      } catch {
+        logger.error("\(flows.count) flows\(instance.mention) are still steered: \(error)")
+      }
     }
   }
 
@@ -296,8 +316,7 @@ extension Engine {
     }
     do throws(TCPRepairError) {
       var snapshot = try TCPRepair.snapshot(of: socket.descriptor)
-      let flow = Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
-      snapshot.options[.isSigned] = noteSigningKey(of: flow).map { $0 ? 1 : 0 }
+      snapshot.options[.isSigned] = noteSigningKey(of: pending.flow).map { $0 ? 1 : 0 }
       socket.origin = try? TCPRepair.settledInfo(of: socket.descriptor).origin(of: snapshot)
       node.snapshotTaken(handle, SocketSnapshot(snapshot), now: Self.now())
       return snapshot.sendQueue.count + snapshot.receiveQueue.count
@@ -402,7 +421,8 @@ extension Engine {
     if socket.closeRequested == nil { return isClosed(socket.descriptor) }
     guard let flow = try? node.socket(handle).flow else { return false }
     do throws(SystemError) {
-      return try !LiveConnection.exists(flow)
+      guard let instance = instance(of: flow) else { return true }
+      return try !instance.inside { () throws(SystemError) in try LiveConnection.exists(flow) }
     } catch {
       logger.error("socket \(handle): whether the kernel still has it is not known: \(error)")
       return false
@@ -606,11 +626,7 @@ extension Engine {
     let unread = pairs[handle]?.rcv.takeBack() ?? []
     retirePair(handle)
     do throws(MergeError) {
-      let descriptor =
-        switch plan {
-        case .stream(let plan): try makeSocket(plan, unread: Array(unread.joined()), signingKey: signingKey)
-        case .datagrams(let plan): try makeSocket(plan, unread: unread)
-        }
+      let descriptor = try makeSocket(plan, unread: unread, signingKey: signingKey)
       node.merged(handle, succeeded: true)
       owners[handle] = nil
       var parcel = DescriptorParcel()
@@ -624,10 +640,28 @@ extension Engine {
     }
   }
 
+  private func makeSocket(
+    _ plan: MergePlan, unread: [[UInt8]], signingKey: [UInt8]?
+  ) throws(MergeError) -> OwnedDescriptor {
+    let flow =
+      switch plan {
+      case .stream(let plan): plan.flow
+      case .datagrams(let plan): plan.flow
+      }
+    guard let instance = instance(of: flow) else { throw .system(SystemError("socket", code: ENODEV)) }
+    return try instance.inside { () throws(MergeError) in
+      switch plan {
+      case .stream(let plan):
+        try makeSocket(plan, unread: Array(unread.joined()), signingKey: signingKey, in: instance)
+      case .datagrams(let plan): try makeSocket(plan, unread: unread, in: instance)
+      }
+    }
+  }
+
   /// - Parameter unread: messages of the snoop descriptor. They are put into the queue of the new socket as the frames
   ///   that they may have been.
   private func makeSocket(
-    _ plan: DatagramMergePlan, unread: [[UInt8]]
+    _ plan: DatagramMergePlan, unread: [[UInt8]], in instance: RoutingInstance
   ) throws(MergeError) -> OwnedDescriptor {
     let options: SocketOptions
     do throws(SnapshotDecodingError) {
@@ -646,7 +680,7 @@ extension Engine {
       guard let datagram = message.withUnsafeBytes({ SnoopedDatagram(message: $0) }) else { continue }
       let uplink = instance.defaultUplink
       let builder = UDPFrameBuilder(
-        sourceMAC: .zero, destinationMAC: uplink.interface.hardwareAddress, source: datagram.source,
+        sourceMAC: .zero, destinationMAC: uplink.hardwareAddress, source: datagram.source,
         destination: datagram.destination)
       let frame = datagram.payload.withUnsafeBytes { builder.frame(payload: $0) }
       let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
@@ -659,7 +693,7 @@ extension Engine {
   }
 
   private func makeSocket(
-    _ plan: StreamMergePlan, unread: [UInt8], signingKey: [UInt8]?
+    _ plan: StreamMergePlan, unread: [UInt8], signingKey: [UInt8]?, in instance: RoutingInstance
   ) throws(MergeError) -> OwnedDescriptor {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
     let descriptor: OwnedDescriptor
@@ -672,18 +706,20 @@ extension Engine {
       try TCPRepair.activate(descriptor.rawValue, snapshot)
       if plan.finSent { _ = shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
       let timestamp = plan.block.negotiated.timestamps ? try TCPRepair.timestamp(of: descriptor.rawValue) : 0
-      if plan.finReceived { deliverFIN(plan, timestamp: timestamp, signingKey: signingKey) }
-      resend(plan, timestamp: timestamp, signingKey: signingKey)
+      if plan.finReceived { deliverFIN(plan, timestamp: timestamp, signingKey: signingKey, in: instance) }
+      resend(plan, timestamp: timestamp, signingKey: signingKey, in: instance)
     } catch { throw .system(error) }
     return descriptor
   }
 
   /// The peer's FIN is no part of what a restored socket knows; it gets it as the segment that it was.
-  private func deliverFIN(_ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
+  private func deliverFIN(
+    _ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?, in instance: RoutingInstance
+  ) {
     let block = plan.block
     let uplink = instance.defaultUplink
     let builder = TCPFrameBuilder(
-      sourceMAC: .zero, destinationMAC: uplink.interface.hardwareAddress, source: plan.flow.remote,
+      sourceMAC: .zero, destinationMAC: uplink.hardwareAddress, source: plan.flow.remote,
       destination: plan.flow.local, signingKey: signingKey)
     let scaled = block.sendWindow >> UInt32(block.negotiated.sendWindowScale ?? 0)
     let frame = builder.frame(
@@ -701,7 +737,9 @@ extension Engine {
 
   /// Puts unacknowledged bytes on the wire at once: the kernel alone would wait for its initial
   /// retransmission timeout. A segment without data, where there are none, tells the peer where we stand.
-  private func resend(_ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?) {
+  private func resend(
+    _ plan: StreamMergePlan, timestamp: UInt32, signingKey: [UInt8]?, in instance: RoutingInstance
+  ) {
     let block = plan.block
     let finCount: UInt32 = plan.finReceived ? 1 : 0
     let window = (plan.receiveWindow - finCount) >> UInt32(block.negotiated.receiveWindowScale ?? 0)
@@ -716,10 +754,10 @@ extension Engine {
         sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: UInt16(clamping: window),
         timestamps: timestamps, payload: payload)
       counters.segmentsResent += 1
-      sendBuilt(frame, to: plan.flow.remote.address)
+      sendBuilt(frame, along: plan.flow)
     }
 
-    let step = segmentSize(plan, isSigned: signingKey != nil)
+    let step = segmentSize(plan, isSigned: signingKey != nil, in: instance)
     // What was certainly not sent is the kernel's to send, as the peer's window allows.
     let count = plan.sentCount
     plan.sendQueue.withUnsafeBytes { queue in
@@ -732,7 +770,7 @@ extension Engine {
   }
 
   /// Bytes of payload in a full segment: what the peer takes, and what every uplink carries.
-  private func segmentSize(_ plan: StreamMergePlan, isSigned: Bool) -> Int {
+  private func segmentSize(_ plan: StreamMergePlan, isSigned: Bool, in instance: RoutingInstance) -> Int {
     let ipHeader = plan.flow.local.address.family == .v4 ? 20 : 40
     let options =
       (plan.block.negotiated.timestamps ? 12 : 0) + (isSigned ? TCPSignature.optionByteCount : 0)

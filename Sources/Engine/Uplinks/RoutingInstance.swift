@@ -3,117 +3,287 @@ import EngineConfiguration
 import Glibc
 import LinuxNetworking
 import Packet
+import Replication
 
-/// What replicated addresses need of one network namespace: its uplinks, its packet filter, and the sockets through
+/// What replicated addresses need of one routing instance, which is a network namespace: its uplinks, its packet filter, and the sockets through
 /// which the engine sends what it has built itself.
 ///
 /// Whatever depends on where an address is valid is here, and nothing else of the engine asks the kernel for it.
 final class RoutingInstance {
+  /// What has become of an uplink since it was looked at last.
+  enum UplinkNews {
+    case came
+    case gone
+    /// Its MTU or its hardware address is another.
+    case changed
+    /// It is there, and cannot be used for this reason.
+    case unusable(String)
+    case running
+    case down
+  }
+
+  /// `nil` for the one that the engine itself is in.
+  let name: String?
+  /// By which flows name it: the same on both routing engines, whatever else either of them has.
+  let id: RoutingInstanceID
+  private let place: InstancePlace
   let replicated: [Configuration.ReplicatedAddress]
   /// Those of `replicated`, without their prefixes.
   let addresses: [IPAddress]
-  /// In the order of the configuration. There is at least one.
-  let uplinks: [Uplink]
-  let filter: PacketFilter
-  /// Of all sockets whose packets come by here.
-  let namespace: NetworkNamespaceCookie
-  /// What an earlier run of the engine had steered.
-  let formerFlows: Set<Flow>
-  /// For the families of `addresses`.
-  private let rawSockets: [IPAddress.Family: RawIPSocket]
+  private let parts: Parts
+  /// The addresses are to be here.
+  private(set) var holdsAddresses = false
 
-  /// Prepares the namespace that the calling thread is in: TAP devices, packet filter, sockets. No flow is steered
-  /// yet, and the fence is shut.
+  /// In the order of the configuration. There is at least one.
+  var uplinks: [Uplink] { parts.uplinks }
+  var filter: PacketFilter { parts.filter }
+  /// Of all sockets whose packets come by here.
+  var namespace: NetworkNamespaceCookie { parts.namespace }
+  /// What an earlier run of the engine had steered.
+  var formerFlows: Set<Flow> { parts.formerFlows }
+
+  /// How long an uplink that could not be used is left alone.
+  private static let retryDelay = Nanoseconds.seconds(1)
+
+  /// Prepares the namespace that the engine is in: TAP devices, packet filter, sockets. No flow is steered yet, and the
+  /// fence is shut.
   ///
   /// - Parameter mark: of the frames that the engine itself sends, so that the packet filter does not steer them back.
-  init(
-    replicated: [Configuration.ReplicatedAddress], uplinks names: [String], mark: UInt32
+  /// - Throws: if none of the uplinks is there; others may come later.
+  convenience init(
+    replicated: [Configuration.ReplicatedAddress], uplinks: [String], mark: UInt32
   ) throws(EngineError) {
-    self.replicated = replicated
-    addresses = replicated.map(\.address)
-    var uplinks: [Uplink] = []
+    try self.init(
+      nil, .main, in: InstancePlace(namespace: nil), replicated: replicated, uplinks: uplinks, mark: mark)
+  }
+
+  /// Does the same in another namespace.
+  convenience init(_ instance: Configuration.Instance, mark: UInt32) throws(EngineError) {
+    let place: InstancePlace
     do throws(SystemError) {
-      for (number, name) in names.enumerated() {
-        uplinks.append(try Uplink(name, tapName: "jsr\(number)", mark: mark))
-      }
-      var rawSockets: [IPAddress.Family: RawIPSocket] = [:]
-      for family in Set(addresses.map(\.family)) { rawSockets[family] = try RawIPSocket(family, mark: mark) }
-      self.rawSockets = rawSockets
-      namespace = try NetworkNamespaceCookie.own()
+      place = InstancePlace(namespace: try NetworkNamespace(path: instance.namespace))
     } catch {
       throw EngineError(error)
     }
-    self.uplinks = uplinks
-    do throws(PacketFilterError) {
-      filter = try PacketFilter(mark: mark)
-      formerFlows = try filter.steeredFlows()
-      try filter.install(uplinks: uplinks.map(\.steering), replicated: addresses)
-    } catch {
-      throw .packetFilter(error)
+    try self.init(
+      instance.name, RoutingInstanceID(name: instance.name), in: place, replicated: instance.addresses,
+      uplinks: instance.uplinks, mark: mark)
+  }
+
+  private init(
+    _ name: String?, _ id: RoutingInstanceID, in place: InstancePlace,
+    replicated: [Configuration.ReplicatedAddress], uplinks names: [String], mark: UInt32
+  ) throws(EngineError) {
+    self.name = name
+    self.id = id
+    self.place = place
+    self.replicated = replicated
+    let addresses = replicated.map(\.address)
+    self.addresses = addresses
+    parts = try place.inside { () throws(EngineError) in
+      try Parts(id, in: place, addresses: addresses, uplinks: names, mark: mark)
     }
   }
+
+  /// What is made in the namespace.
+  private final class Parts {
+    let uplinks: [Uplink]
+    /// For the families of the addresses.
+    let rawSockets: [IPAddress.Family: RawIPSocket]
+    let namespace: NetworkNamespaceCookie
+    let filter: PacketFilter
+    let formerFlows: Set<Flow>
+    let interfaceNews: InterfaceNews
+
+    init(
+      _ id: RoutingInstanceID, in place: InstancePlace, addresses: [IPAddress], uplinks names: [String],
+      mark: UInt32
+    ) throws(EngineError) {
+      var uplinks: [Uplink] = []
+      var present: [(uplink: Uplink, interface: NetworkInterface)] = []
+      do throws(SystemError) {
+        // Before anything is looked at, so that nothing can happen unnoticed.
+        interfaceNews = try InterfaceNews()
+        for (number, name) in names.enumerated() {
+          let uplink = try Uplink(name, of: id, in: place, tapName: "jsr\(number)", mark: mark)
+          uplinks.append(uplink)
+          if let interface = uplink.present {
+            try uplink.adapt(to: interface)
+            present.append((uplink, interface))
+          }
+        }
+        // Says what is wrong with the first one.
+        if present.isEmpty { _ = try NetworkInterface(named: names[0]) }
+        var rawSockets: [IPAddress.Family: RawIPSocket] = [:]
+        for family in Set(addresses.map(\.family)) {
+          rawSockets[family] = try RawIPSocket(family, mark: mark)
+        }
+        self.rawSockets = rawSockets
+        namespace = try NetworkNamespaceCookie.own()
+      } catch {
+        throw EngineError(error)
+      }
+      self.uplinks = uplinks
+      do throws(PacketFilterError) {
+        filter = try PacketFilter(mark: mark)
+        formerFlows = try filter.steeredFlows()
+        try filter.install(uplinks: present.map { $0.uplink.steering($0.interface) }, replicated: addresses)
+      } catch {
+        throw .packetFilter(error)
+      }
+      do throws(SystemError) {
+        for (uplink, interface) in present { try uplink.attach(interface) }
+      } catch {
+        throw EngineError(error)
+      }
+    }
+  }
+
+  /// Does something where the instance is: whatever makes a socket, or asks the kernel about what is there.
+  func inside<Result: ~Copyable, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
+    try place.inside(body)
+  }
+
+  /// For people, behind something that is said of it.
+  var mention: String { name.map { " of instance \($0)" } ?? "" }
 
   // MARK: Addresses
 
   /// Whether packets of `address` come by here.
   func has(_ address: IPAddress) -> Bool { addresses.contains(address) }
 
-  /// Gives the addresses to the first uplink.
+  /// Gives the addresses to the first uplink that is there, and takes them from all others. The new place comes first:
+  /// in between an address is at both, and never at none.
   ///
-  /// - Parameter failed: told of each that cannot be added.
-  func addAddresses(failed: (Configuration.ReplicatedAddress, SystemError) -> Void) {
+  /// - Parameter failed: told of each that cannot be given or taken.
+  func placeAddresses(failed: (Configuration.ReplicatedAddress, SystemError) -> Void) {
+    holdsAddresses = true
+    let interfaces = uplinks.compactMap(\.interface)
+    for (place, interface) in interfaces.enumerated() { give(place == 0, interface, failed) }
+  }
+
+  /// Takes the addresses away.
+  ///
+  /// - Parameter failed: told of each that cannot be taken.
+  func removeAddresses(failed: (Configuration.ReplicatedAddress, SystemError) -> Void) {
+    holdsAddresses = false
+    for interface in uplinks.compactMap(\.interface) { give(false, interface, failed) }
+  }
+
+  /// Gives an interface the addresses, or takes them from it.
+  private func give(
+    _ isToHave: Bool, _ interface: NetworkInterface,
+    _ failed: (Configuration.ReplicatedAddress, SystemError) -> Void
+  ) {
     for replicated in replicated {
+      let length = UInt8(replicated.prefixLength)
       do throws(SystemError) {
-        try AddressConfiguration.add(
-          replicated.address, prefixLength: UInt8(replicated.prefixLength), to: uplinks[0].interface)
+        try inside { () throws(SystemError) in
+          if isToHave {
+            try AddressConfiguration.add(replicated.address, prefixLength: length, to: interface)
+          } else {
+            try AddressConfiguration.remove(replicated.address, prefixLength: length, from: interface)
+          }
+        }
       } catch {
         failed(replicated, error)
       }
     }
   }
 
-  /// Takes the addresses away.
+  /// Throws away what connections that have ended had still to say, and what would be said when the fence opens.
   ///
-  /// - Parameter failed: told of each that cannot be removed.
-  func removeAddresses(failed: (Configuration.ReplicatedAddress, SystemError) -> Void) {
-    for replicated in replicated {
+  /// - Parameter failed: told of each uplink where it may be left.
+  func forgetUnsent(failed: (Uplink, SystemError) -> Void) {
+    for uplink in uplinks {
+      guard let interface = uplink.interface else { continue }
       do throws(SystemError) {
-        try AddressConfiguration.remove(
-          replicated.address, prefixLength: UInt8(replicated.prefixLength), from: uplinks[0].interface)
+        try inside { () throws(SystemError) in try NeighborTable.forgetUnresolved(on: interface) }
       } catch {
-        failed(replicated, error)
+        failed(uplink, error)
       }
     }
   }
 
   // MARK: Uplinks
 
-  /// Whether peers can be reached at all.
+  /// Takes up what has happened to the uplinks: begins to use those that have come, and lets go of those that are gone.
+  /// Something that came under the name of one that is gone is another interface, which needs all of it again.
+  ///
+  /// - Parameter tell: told what has changed, when it has.
+  func lookAtUplinks(now: Instant, tell: (Uplink, UplinkNews) -> Void) {
+    let news = parts.interfaceNews.take()
+    for uplink in uplinks {
+      if news.concern(uplink.name, uplink.interface) || uplink.retryTime.map({ now >= $0 }) == true {
+        look(at: uplink, now: now, tell)
+      }
+      if uplink.lookAtCarrier() { tell(uplink, uplink.isRunning ? .running : .down) }
+    }
+  }
+
+  private func look(at uplink: Uplink, now: Instant, _ tell: (Uplink, UplinkNews) -> Void) {
+    uplink.retryTime = nil
+    let found = uplink.present
+    if let known = uplink.interface, found?.index != known.index {
+      uplink.detach()
+      tell(uplink, .gone)
+    }
+    guard let found, found != uplink.interface else { return }
+    let isNew = uplink.interface == nil
+    do {
+      try inside {
+        try uplink.adapt(to: found)
+        if isNew { try begin(uplink, found) }
+      }
+      tell(uplink, isNew ? .came : .changed)
+    } catch {
+      uplink.retryTime = now + Self.retryDelay
+      tell(uplink, .unusable("\(error)"))
+    }
+  }
+
+  /// The packet filter first: what leaves by the interface, or comes in by it, must not pass the engine by.
+  private func begin(_ uplink: Uplink, _ interface: NetworkInterface) throws {
+    let others = uplinks.filter { $0 !== uplink }
+    try filter.update(
+      uplinks: others.compactMap { other in other.interface.map(other.steering) } + [
+        uplink.steering(interface)
+      ],
+      absent: others.compactMap { $0.interface == nil ? $0.lastInterface : nil })
+    try uplink.attach(interface)
+  }
+
+  /// What has passed by all its uplinks.
+  var counters: UplinkCounters { uplinks.reduce(UplinkCounters()) { $0 + $1.counters } }
+
+  /// Whether peers can be reached at all, as of the last look.
   var isRunning: Bool { uplinks.contains(where: \.isRunning) }
 
   /// Whether `address` is that of one of the uplinks.
-  func owns(_ address: MACAddress) -> Bool { uplinks.contains { $0.interface.hardwareAddress == address } }
+  func owns(_ address: MACAddress) -> Bool { uplinks.contains { $0.hardwareAddress == address } }
 
   /// The uplink by which a packet came that does not tell: the other RE has sent it, or the engine has built it.
-  var defaultUplink: Uplink { uplinks[0] }
+  var defaultUplink: Uplink { uplinks.first { $0.interface != nil } ?? uplinks[0] }
 
   /// Bytes of the largest IP packet that every uplink carries.
-  var mtu: Int { uplinks.reduce(.max) { min($0, $1.interface.mtu) } }
+  var mtu: Int { uplinks.compactMap(\.interface?.mtu).min() ?? 1500 }
 
-  /// Sends a frame on every uplink, the first one last: where several of them lead to the same segment, the others
-  /// there learn last what the first one says.
+  /// Sends a frame on every uplink that is there, the first one last: where several of them lead to the same segment,
+  /// the others there learn last what the first one says.
   ///
   /// - Parameter frame: makes it, from the hardware address of the uplink.
   /// - Returns: how often the kernel refused it.
   func sendOnUplinks(_ frame: (MACAddress) -> [UInt8]) -> UInt64 {
-    uplinks.reversed().reduce(0) { refused, uplink in
-      uplink.send(plain: frame(uplink.interface.hardwareAddress)) == 0 ? refused : refused + 1
+    var refused: UInt64 = 0
+    for uplink in uplinks.reversed() where uplink.interface != nil {
+      if uplink.send(plain: frame(uplink.hardwareAddress)) != 0 { refused += 1 }
     }
+    return refused
   }
 
   /// Sends a packet that the engine has built. The kernel finds the way and the hardware address. Returns 0, or
   /// `errno`.
   func send(_ packet: UnsafeRawBufferPointer, to destination: IPAddress) -> Int32 {
-    rawSockets[destination.family]?.send(packet, to: destination) ?? EAFNOSUPPORT
+    parts.rawSockets[destination.family]?.send(packet, to: destination) ?? EAFNOSUPPORT
   }
 }

@@ -5,42 +5,121 @@ import LinuxNetworking
 import NIOCore
 import NIOPosix
 import Packet
+import Replication
 
 /// One of the interfaces over which peers reach the replicated addresses, and what belongs to it: the TAP device to
 /// which the packets of its replicated flows are steered, and the socket through which they leave.
 ///
 /// All steered flows are steered on every uplink, so a flow may move from one to another at any time. A packet that is
 /// held belongs to the uplink by which it came, and goes on there.
+///
+/// An interface may go, and another come under its name. The TAP device outlives both: to take one away costs the
+/// kernel longer than a lease may wait.
 final class Uplink {
+  /// How a listener hands over what it hears: on the event loop, Ethernet header first.
+  typealias Receiver = (traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)
+
+  /// For as long as one interface is there.
+  private final class Outlet {
+    let socket: PacketSocket
+
+    init(_ interface: NetworkInterface, mark: UInt32) throws(SystemError) {
+      socket = try PacketSocket(interface: interface, mark: mark)
+    }
+  }
+
   let name: String
-  let interface: NetworkInterface
-  let tap: TapDevice
+  /// The routing instance that it belongs to.
+  let instance: RoutingInstanceID
+  /// Of its flows.
+  var counters = UplinkCounters()
+  /// What is there under the name; `nil` if nothing is, or nothing that can be used.
+  private(set) var interface: NetworkInterface?
+  /// The last that was there.
+  private(set) var lastInterface: NetworkInterface?
+  /// That of the frames which leave here.
+  private(set) var hardwareAddress: MACAddress
+  /// Whether it was up and had a carrier when it was looked at last.
+  private(set) var isRunning = false
+  /// When an interface that could not be used is worth another try.
+  var retryTime: Instant?
+
+  private let place: InstancePlace
+  private var tap: TapDevice
+  private let mark: UInt32
   private let carrier: Carrier
-  private let packetSocket: PacketSocket
+  private var outlet: Outlet?
+  private var eventLoop: (any EventLoop)?
+  private var receivers: [Receiver] = []
   private var inputs: [UplinkInput] = []
   private var tapChannel: (any Channel)?
 
-  /// Prepares the interface `name`; nothing runs yet.
+  /// Of a TAP device whose uplink is not there: Ethernet's.
+  private static let defaultMTU = 1500
+
+  /// Makes the TAP device. The interface itself need not be there yet.
   ///
-  /// - Parameter tapName: what the TAP device is to be called.
-  init(_ name: String, tapName: String, mark: UInt32) throws(SystemError) {
+  /// - Parameters:
+  ///   - instance: the routing instance that it belongs to, which is at `place`; the calling thread is there.
+  ///   - tapName: what the TAP device is to be called.
+  init(
+    _ name: String, of instance: RoutingInstanceID, in place: InstancePlace, tapName: String, mark: UInt32
+  ) throws(SystemError) {
     self.name = name
-    interface = try NetworkInterface(named: name)
+    self.instance = instance
+    self.place = place
+    self.mark = mark
     carrier = try Carrier(of: name)
-    tap = try TapDevice(named: tapName, mtu: interface.mtu, hardwareAddress: interface.hardwareAddress)
-    packetSocket = try PacketSocket(interface: interface, mark: mark)
+    let tap = try TapDevice(named: tapName, mtu: Self.defaultMTU)
+    hardwareAddress = tap.hardwareAddress
+    self.tap = tap
   }
 
-  /// Whether it is up and has a carrier.
-  var isRunning: Bool { carrier.isRunning }
+  // MARK: The interface
+
+  /// What is there under the name at this moment.
+  var present: NetworkInterface? { carrier.interface }
+
+  /// Looks again whether it is running.
+  ///
+  /// - Returns: whether that has changed.
+  func lookAtCarrier() -> Bool {
+    let isRunning = interface != nil && carrier.isRunning
+    defer { self.isRunning = isRunning }
+    return isRunning != self.isRunning
+  }
 
   /// For the packet filter.
-  var steering: PacketFilter.Uplink { PacketFilter.Uplink(interface, tapName: tap.name) }
+  func steering(_ interface: NetworkInterface) -> PacketFilter.Uplink {
+    PacketFilter.Uplink(interface, tapName: tap.name)
+  }
+
+  /// The TAP device becomes what `interface` needs: frames go back and forth between the two as they are.
+  func adapt(to interface: NetworkInterface) throws(SystemError) {
+    try tap.follow(interface)
+    hardwareAddress = interface.hardwareAddress
+    if self.interface != nil { self.interface = interface }
+  }
+
+  /// Uses `interface`, to which the TAP device was adapted and which is steered, from now on.
+  func attach(_ interface: NetworkInterface) throws(SystemError) {
+    outlet = try Outlet(interface, mark: mark)
+    self.interface = interface
+    lastInterface = interface
+    startInputs()
+  }
+
+  /// The interface is gone.
+  func detach() {
+    interface = nil
+    outlet = nil
+    stopInputs()
+  }
 
   // MARK: Frames
 
   /// Puts a frame, which starts with its virtio-net header, on the uplink. Returns 0, or `errno`.
-  func send(_ frame: UnsafeRawBufferPointer) -> Int32 { packetSocket.send(frame) }
+  func send(_ frame: UnsafeRawBufferPointer) -> Int32 { outlet?.socket.send(frame) ?? ENODEV }
 
   /// Puts a frame that needs no virtio-net header on the uplink. Returns 0, or `errno`.
   func send(plain frame: [UInt8]) -> Int32 {
@@ -53,17 +132,24 @@ final class Uplink {
 
   // MARK: What is read
 
-  /// Listens to frames of each kind on the uplink from now on.
-  ///
-  /// - Parameter receive: called on the event loop with each frame, Ethernet header first.
-  func listen(
-    _ receivers: [(traffic: UplinkListener.Traffic, receive: (ByteBuffer) -> Void)],
-    on eventLoop: any EventLoop
-  ) {
+  /// Listens on the uplink from now on, whenever it is there.
+  func listen(_ receivers: [Receiver], on eventLoop: any EventLoop) {
+    self.receivers = receivers
+    self.eventLoop = eventLoop
+    startInputs()
+  }
+
+  private func startInputs() {
+    guard let interface, let eventLoop else { return }
     inputs = receivers.map {
-      UplinkInput($0.traffic, on: interface, eventLoop: eventLoop, receive: $0.receive)
+      UplinkInput($0.traffic, on: interface, in: place, eventLoop: eventLoop, receive: $0.receive)
     }
     for input in inputs { input.start() }
+  }
+
+  private func stopInputs() {
+    for input in inputs { input.stop() }
+    inputs = []
   }
 
   /// Reads the TAP device with the event loop, one frame at a time, through a duplicate of its descriptor.
@@ -86,7 +172,7 @@ final class Uplink {
 
   /// Reads nothing any more.
   func stop() {
-    for input in inputs { input.stop() }
+    stopInputs()
     tapChannel?.close(promise: nil)
   }
 }

@@ -10,6 +10,7 @@ import NIOPosix
 final class UplinkInput {
   private let traffic: UplinkListener.Traffic
   private let interface: NetworkInterface
+  private let place: InstancePlace
   private let eventLoop: any EventLoop
   private let receive: (ByteBuffer) -> Void
   private var channel: (any Channel)?
@@ -21,11 +22,12 @@ final class UplinkInput {
 
   /// - Parameter receive: called on the event loop with each frame, Ethernet header first.
   init(
-    _ traffic: UplinkListener.Traffic, on interface: NetworkInterface, eventLoop: any EventLoop,
-    receive: @escaping (ByteBuffer) -> Void
+    _ traffic: UplinkListener.Traffic, on interface: NetworkInterface, in place: InstancePlace,
+    eventLoop: any EventLoop, receive: @escaping (ByteBuffer) -> Void
   ) {
     self.traffic = traffic
     self.interface = interface
+    self.place = place
     self.eventLoop = eventLoop
     self.receive = receive
   }
@@ -33,9 +35,7 @@ final class UplinkInput {
   func start() {
     guard !isStopped else { return }
     let box = NIOLoopBound(self, eventLoop: eventLoop)
-    guard let listener = try? UplinkListener(interface: interface, for: traffic),
-      let descriptor = try? duplicate(of: listener)
-    else { return startLater() }
+    guard let descriptor = try? listen() else { return startLater() }
     NIOPipeBootstrap(group: eventLoop)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.frameCapacity))
       .channelInitializer { channel in
@@ -46,13 +46,21 @@ final class UplinkInput {
       .takingOwnershipOfDescriptor(input: descriptor)
       .whenComplete { result in
         switch result {
-        case .success(let channel): box.value.channel = channel
+        case .success(let channel): box.value.began(channel)
         case .failure: box.value.startLater()
         }
       }
   }
 
-  private func duplicate(of listener: borrowing UplinkListener) throws(SystemError) -> Int32 {
+  private func began(_ channel: any Channel) {
+    guard !isStopped else { return channel.close(promise: nil) }
+    self.channel = channel
+  }
+
+  private func listen() throws(SystemError) -> Int32 {
+    let listener = try place.inside { () throws(SystemError) in
+      try UplinkListener(interface: interface, for: traffic)
+    }
     let descriptor = fcntl(listener.descriptor, F_DUPFD_CLOEXEC, 0)
     guard descriptor >= 0 else { throw SystemError("fcntl(F_DUPFD_CLOEXEC)") }
     return descriptor

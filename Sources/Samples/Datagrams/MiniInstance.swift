@@ -24,6 +24,8 @@ public final class MiniInstance {
     public var pauseMilliseconds: UInt64 = 100
     /// More bytes behind each number, so that datagrams are cut into fragments.
     public var padding = 0
+    /// The name to meet by, instead of one that is made of the port.
+    public var service: String?
     /// The engine's control socket.
     public var controlSocket = Session.defaultPath
     /// No line for each datagram.
@@ -74,7 +76,7 @@ public final class MiniInstance {
   public init(_ options: Options) throws {
     self.options = options
     peer = try SocketAddress(host: options.peer, port: options.peerPort, isNumeric: false)
-    service = "jsrutil_mini:\(options.localPort)"
+    service = options.service ?? "jsrutil_mini:\(options.localPort)"
     do throws(BlockingSession.ConnectFailure) {
       session = try BlockingSession(path: options.controlSocket, application: "jsrutil_mini")
     } catch {

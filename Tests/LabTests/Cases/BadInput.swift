@@ -147,7 +147,8 @@ extension LabSuite {
           Unsuitable(
             kind: "a Unix socket", descriptor: try Self.make(AF_UNIX, SOCK_STREAM), says: "address family 1"),
           Unsuitable(
-            kind: "a UDP socket", descriptor: try Self.make(AF_INET, SOCK_DGRAM), says: "IP protocol 17"),
+            kind: "a UDP socket", descriptor: try Self.make(AF_INET, SOCK_DGRAM), says: "no local address yet"
+          ),
           Unsuitable(
             kind: "an unconnected socket", descriptor: try Self.make(AF_INET, SOCK_STREAM),
             says: "not connected"),
@@ -179,7 +180,33 @@ extension LabSuite {
             kind: "a socket of another network namespace", descriptor: $0, says: "another network namespace")
         }
       }
+      all.append(
+        Unsuitable(
+          kind: "a socket whose peer has a link-local address", descriptor: try await Self.linkLocal(lab),
+          says: "fe80::4 is valid on one link only"))
       return all
+    }
+
+    /// A connection of the replicated address with a peer that comes from fe80::4; the peer's end stays open.
+    private static func linkLocal(_ lab: Lab) async throws -> Int32 {
+      try await lab.run(["ip", "address", "add", "fe80::4/64", "dev", "eth0", "nodad"], on: .peer)
+      let port: UInt16 = 16_008
+      let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10, port: port)
+      _ = try await lab.inside(.peer) {
+        let socket = try make(AF_INET6, SOCK_STREAM)
+        var own = sockaddr_in6()
+        own.sin6_family = sa_family_t(AF_INET6)
+        inet_pton(AF_INET6, "fe80::4", &own.sin6_addr)
+        own.sin6_scope_id = if_nametoindex("eth0")
+        let bound = withUnsafeBytes(of: &own) {
+          bind(socket, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+        }
+        guard bound == 0 else { throw SystemError("bind", on: "fe80::4") }
+        let result = try Family.v6.withAddress(Family.v6.replicated, port) { connect(socket, $0, $1) }
+        guard result == 0 || errno == EINPROGRESS else { throw SystemError("connect") }
+        return socket
+      }
+      return try await listening.accept().release().release()
     }
 
     /// Too few descriptors for a request, and too many.

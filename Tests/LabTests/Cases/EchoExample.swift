@@ -24,7 +24,8 @@ extension LabSuite {
         try lab.start("\(name)-\(node)", on: node, [program, "16000", other, "17000"])
       }
       for engine in [pair.re0, pair.re1] { try await engine.waitUntilListening() }
-      let traffic = try await WatchedTraffic(pair, ["-m", "0", "-w", "5", "--quiet"])
+      // The examples are short, and listen to IPv4 alone.
+      let traffic = try await WatchedTraffic(pair, families: [.v4], ["-m", "0", "-w", "5", "--quiet"])
       try await traffic.waitUntilFlowing()
       servers[0].send(SIGKILL)
       try await pair.re0.lose()

@@ -14,7 +14,7 @@ extension LabSuite {
       var namespaces: [String] = []
       var sleeper: Program?
       try await Lab.run("layout") { lab in
-        namespaces = Node.allCases.map { "/run/netns/jsr-\(lab.id)-\($0.rawValue)" }
+        namespaces = Node.machines.map { "/run/netns/jsr-\(lab.id)-\($0.rawValue)" }
         for namespace in namespaces { #expect(FileManager.default.fileExists(atPath: namespace)) }
         for (node, expected) in [(Node.re0, "10.77.0.1"), (.re1, "10.77.0.2"), (.peer, "5.5.5.4")] {
           let addresses = try await lab.run(["ip", "-brief", "address"], on: node)

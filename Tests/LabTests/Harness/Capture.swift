@@ -14,19 +14,23 @@ struct Capture: Sendable {
 
   /// - Parameters:
   ///   - port: The port of the switch, named after the node that is plugged in there.
+  ///   - onSecondSwitch: The node's port of the second switch is meant.
   ///   - fromNodeOnly: Leave out what the switch sends towards the node.
   ///   - filter: In the language of pcap-filter(7).
   ///   - options: More of tcpdump's own.
   init(
-    _ name: String, in lab: Lab, port: Node, fromNodeOnly: Bool = false, filter: String,
+    _ name: String, in lab: Lab, port: Node, onSecondSwitch: Bool = false, fromNodeOnly: Bool = false,
+    filter: String,
     options: [String] = []
   ) async throws {
     // The switch receives on its port what the node has sent.
     let direction = fromNodeOnly ? ["-Q", "in"] : []
     program = try lab.start(
       name, on: .switch,
-      ["tcpdump", "-i", port.rawValue, "-n", "-tt", "-l", "--immediate-mode", "-s", "128", "-B", "8192"]
-        + options + direction + [filter])
+      [
+        "tcpdump", "-i", port.rawValue + (onSecondSwitch ? "-1" : ""), "-n", "-tt", "-l", "--immediate-mode",
+        "-s", "128", "-B", "8192",
+      ] + options + direction + [filter])
     try await program.waitForLine(containing: "listening on", within: .seconds(10))
   }
 

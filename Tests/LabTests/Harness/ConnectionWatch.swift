@@ -20,9 +20,11 @@ struct ConnectionWatch: Sendable {
 
   private let capture: Capture
 
-  init(in lab: Lab) async throws {
+  /// - Parameter onSecondSwitch: Watches the peer's second cable instead of the first.
+  init(in lab: Lab, onSecondSwitch: Bool = false) async throws {
     capture = try await Capture(
-      "capture-peer", in: lab, port: .peer,
+      onSecondSwitch ? "capture-peer-1" : "capture-peer", in: lab, port: .peer,
+      onSecondSwitch: onSecondSwitch,
       filter: Family.captureFilter(flags: Family.syn | Family.fin | Family.rst))
   }
 

@@ -7,6 +7,9 @@ struct EngineConfiguration: Sendable {
   enum Mode: String, Sendable, CaseIterable { case overlap, strict }
 
   var mode = Mode.overlap
+  var uplinks = ["eth0"]
+  /// The lab whose routing instance blue the engine serves, beside that of its own.
+  var blueOf: String?
   var logLevel = "info"
   /// `limits.sockets`; `nil` for jsrd's default.
   var socketLimit: Int?
@@ -34,6 +37,7 @@ struct EngineConfiguration: Sendable {
     let keys = try keys ?? LinkKeyFiles.shared
     let files = "certificate: \(keys)/\(node).pem, key: \(keys)/\(node).key, ca: \(keys)/ca.pem"
     let tls = "tls: { \(files)\(certificateName.map { ", name: \($0)" } ?? "") }"
+    let addresses = Family.allCases.map { "\"\($0.prefix)\"" }.joined(separator: ", ")
     return """
       node: \(node.rawValue)
       slot: \(isFirst ? 0 : 1)
@@ -42,8 +46,9 @@ struct EngineConfiguration: Sendable {
         connect: \(isFirst ? "10.77.0.2:7000" : relayPort.map { "10.77.0.2:\($0)" } ?? "10.77.0.1:7000")
         \(insecure ? "insecure: true" : tls)
         \(linkVersions.map { "min-version: \($0.lowerBound)\n  max-version: \($0.upperBound)" } ?? "")
-      addresses: [ \(Family.allCases.map { "\"\($0.prefix)\"" }.joined(separator: ", ")) ]
-      uplinks: [ eth0 ]
+      addresses: [ \(addresses) ]
+      uplinks: [ \(uplinks.joined(separator: ", ")) ]
+      \(blueOf.map { "instances: [ { name: blue, netns: jsr-\($0)-\(node.rawValue)-blue, addresses: [ \(addresses) ], uplinks: [ eth0 ] } ]" } ?? "")
       debug: \(debug)
       mastership:
         arbiter: pair

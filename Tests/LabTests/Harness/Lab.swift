@@ -6,16 +6,25 @@ import Synchronization
 import Testing
 
 /// A machine of the lab.
-enum Node: String, Sendable, CaseIterable {
+enum Node: String, Sendable {
   case re0, re1, peer
   /// Not a machine of its own: the bridge that the others hang on, where captures are made.
   case `switch`
+  /// The same in another routing instance, if there is one: namespaces of their own on the same machines.
+  case re0Blue = "re0-blue"
+  case re1Blue = "re1-blue"
+  case peerBlue = "peer-blue"
+
+  /// Those that are always there.
+  static let machines: [Node] = [.re0, .re1, .peer, .switch]
 }
 
 /// A cable of a routing engine that can be pulled.
 enum Cable: String, Sendable {
   /// From eth0 to the switch.
   case uplink
+  /// From eth1 to the second switch, if there is one.
+  case second
   /// From engine to engine.
   case link
 }
@@ -115,6 +124,16 @@ final class Lab: Sendable {
     try await script(["cut", cable.rawValue, node.rawValue])
   }
 
+  /// Gives both routing engines and the peer a second uplink, eth1, to a switch of its own; or those back what they have
+  /// lost of that.
+  func plugSecondUplinks() async throws { try await script(["second"]) }
+
+  /// Adds the routing instance blue.
+  func addInstance() async throws { try await script(["instance", "blue"]) }
+
+  /// The name of the network namespace of a node.
+  func namespace(of node: Node) -> String { "jsr-\(id)-\(node.rawValue)" }
+
   /// Plugs it in again.
   func mend(_ cable: Cable, of node: Node) async throws {
     try await script(["mend", cable.rawValue, node.rawValue])
@@ -128,7 +147,7 @@ final class Lab: Sendable {
   func inside<Value: Sendable>(
     _ node: Node, _ body: @escaping @Sendable () throws -> Value
   ) async throws -> Value {
-    let path = "/run/netns/jsr-\(id)-\(node.rawValue)"
+    let path = "/run/netns/\(namespace(of: node))"
     return try await withCheckedThrowingContinuation { continuation in
       Thread.detachNewThread {
         continuation.resume(

@@ -41,7 +41,8 @@ struct ListeningSocket: ~Copyable, Sendable {
     let number = socket.rawValue
     func set(_ level: Int32, _ name: Int32, _ value: Int32, _ call: StaticString) throws {
       var value = value
-      guard setsockopt(number, level, name, &value, socklen_t(MemoryLayout.size(ofValue: value))) == 0
+      guard
+        setsockopt(number, level, name, &value, socklen_t(MemoryLayout.size(ofValue: value))) == 0
       else { throw SystemError(call) }
     }
     try set(SOL_SOCKET, SO_SNDBUF, sendBuffer, "setsockopt(SO_SNDBUF)")

@@ -28,10 +28,11 @@ struct PeerTraffic: Sendable {
   /// Starts jsrpeer towards the replicated address, whose connections take turns in `families`: the first one is of
   /// the first family, the second one of the second, the third one of the first again.
   init(
-    _ name: String = "jsrpeer", in lab: Lab, families: [Family] = Family.allCases, _ options: [String]
+    _ name: String = "jsrpeer", in lab: Lab, on node: Node = .peer, families: [Family] = Family.allCases,
+    _ options: [String]
   ) throws {
     program = try lab.start(
-      name, on: .peer,
+      name, on: node,
       [Binaries.path(of: "jsrpeer")] + options + ["-p", "16000", "-v", "--json"] + families.map(\.replicated))
   }
 

@@ -5,9 +5,16 @@ struct StatusReport: Decodable, Sendable {
     let linkVersion: Int?
     let inStep: Bool
   }
+  struct Uplink: Decodable, Sendable, Equatable {
+    let name: String
+    let running: Bool
+  }
+  struct Instance: Decodable, Sendable { let name: String }
   let node: String
   let role: String
   let lease: String
+  let uplinks: [Uplink]
+  let instances: [Instance]?
   let peer: Peer
   let linkSecurity: String
   let certificateExpires: String?
@@ -24,6 +31,7 @@ struct SocketReport: Decodable, Sendable {
   let role: String
   let state: String
   let application: String
+  let instance: String?
   let proto: String?
   let local: String?
   let foreign: String?
@@ -59,6 +67,8 @@ struct ConnectionReport: Decodable, Sendable {
 /// Of `show statistics`.
 struct StatisticsReport: Decodable, Sendable {
   let layer: String
+  /// `nil` if it is about all routing instances.
+  let instance: String?
   let name: String
   let value: Int
   let unit: String

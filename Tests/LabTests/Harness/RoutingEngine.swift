@@ -177,7 +177,11 @@ final class RoutingEngine: Sendable {
   func status() async throws -> StatusReport { try await show("status") }
   func sockets() async throws -> [SocketReport] { try await show("sockets") }
   func connections() async throws -> [ConnectionReport] { try await show("connections") }
-  func statistics() async throws -> [StatisticsReport] { try await show("statistics") }
+  /// Without what is told of each routing instance.
+  func statistics() async throws -> [StatisticsReport] {
+    let all: [StatisticsReport] = try await show("statistics")
+    return all.filter { $0.instance == nil }
+  }
   func memory() async throws -> [MemoryReport] { try await show("memory") }
 
   /// All of `show statistics`, which is of one moment, under names such as `sdrl.records`.

@@ -1,0 +1,161 @@
+import Control
+import Glibc
+import Testing
+
+extension LabSuite {
+  /// The peer is reached through a second network namespace, in which the same addresses are in use.
+  @Suite("routing instances")
+  struct RoutingInstances {
+    /// What runs in one routing instance.
+    private struct Side {
+      let name: String
+      let servers: [Program]
+      let instances: [Program]
+      let peer: PeerTraffic
+      let miniPeer: Program
+
+      /// - Parameter milliseconds: between the datagrams of each end, so that the numbers of two sides differ.
+      init(
+        _ name: String, _ nodes: (re0: Node, re1: Node, peer: Node), in lab: Lab, milliseconds: Int
+      ) async throws {
+        self.name = name
+        servers = try [nodes.re0, nodes.re1].map { node in
+          try lab.start(
+            "\(node.rawValue)-jsrutil", on: node,
+            [
+              try Binaries.path(of: "jsrutil"), "-a", "jsr_echo_server", "--rendezvous", "--service",
+              "echo-\(name)",
+              "-v", "--quiet",
+            ])
+        }
+        miniPeer = try lab.start(
+          "\(nodes.peer.rawValue)-jsrpeer_mini", on: nodes.peer,
+          [try Binaries.path(of: "jsrpeer_mini"), "-w", "\(milliseconds)", "7000"])
+        instances = try [(nodes.re0, 0), (nodes.re1, 1)].map { node, part in
+          try lab.start(
+            "\(node.rawValue)-jsrutil_mini", on: node,
+            [
+              try Binaries.path(of: "jsrutil_mini"), "-w", "\(milliseconds)", "--service", "mini-\(name)",
+              "5.5.5.4",
+              "7000", "\(part)",
+            ])
+        }
+        try await RoutingInstances.waitUntilListening(nodes.re0, in: lab)
+        peer = try PeerTraffic(
+          "\(nodes.peer.rawValue)-jsrpeer", in: lab, on: nodes.peer,
+          ["-n", "5", "-m", "0", "-w", "5", "--quiet"])
+      }
+
+      /// Ends everything, and checks what both ends have counted.
+      func stop() async throws {
+        let (summary, end) = try await peer.stop()
+        #expect(end == .exited(0) && summary.faults == 0, "\(name): \(summary), \(peer.program.lastWords)")
+        #expect(summary.echoedByRe0 > 0 && summary.echoedByRe1 > 0, "\(name): \(summary)")
+        for program in instances {
+          program.send(SIGINT)
+          #expect(try await program.waitForEnd(within: .seconds(10)) == .exited(0), "\(program.lastWords)")
+          #expect(!program.output.contains { $0.contains("REPEATED") || $0.contains("LOST") }, "\(name)")
+        }
+        miniPeer.send(SIGINT)
+        #expect(try await miniPeer.waitForEnd(within: .seconds(10)) == .exited(0), "\(miniPeer.lastWords)")
+        #expect(miniPeer.output.count { $0.hasPrefix("partner ") } == 1, "\(name)")
+        for server in servers {
+          server.send(SIGINT)
+          try await server.waitForEnd(within: .seconds(10))
+        }
+      }
+    }
+
+    private static func waitUntilListening(_ node: Node, in lab: Lab) async throws {
+      try await eventually(within: .seconds(10), "the echo server on \(node.rawValue) listens") {
+        try await !lab.run(["ss", "-tlnH", "sport", "=", ":16000"], on: node).isEmpty
+      }
+    }
+
+    @Test(
+      "3.17 routing instances: the same addresses and ports in two of them stay apart, also across a switchover",
+      .timeLimit(.minutes(2)))
+    func twoInstances() async throws {
+      try await Lab.run("3.17") { lab in
+        try await lab.addInstance()
+        var configuration = EngineConfiguration()
+        configuration.blueOf = lab.id
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
+        let levels = [try await pair.re0.levels(), try await pair.re1.levels()]
+        let main = try await Side("main", (.re0, .re1, .peer), in: lab, milliseconds: 10)
+        let blue = try await Side("blue", (.re0Blue, .re1Blue, .peerBlue), in: lab, milliseconds: 7)
+        try await pair.waitUntilReplicated(12, primary: pair.re0)
+
+        for engine in [pair.re0, pair.re1] {
+          let sockets = try await engine.sockets()
+          let apart = Dictionary(grouping: sockets) { $0.instance ?? "main" }
+          #expect(apart["main"]?.count == 6 && apart["blue"]?.count == 6)
+          let flows = apart.mapValues {
+            Set($0.filter { $0.proto == "udp" }.map { "\($0.local ?? "") \($0.foreign ?? "")" })
+          }
+          #expect(flows["main"] == ["5.5.5.5:16001 5.5.5.4:7000"] && flows["blue"] == flows["main"])
+          #expect(Set(sockets.map(\.handle)).count == 12)
+          for instance in ["main", "blue"] {
+            let (end, output, _) = try await engine.jsrctl(["show", "connections", "--instance", instance])
+            #expect(end == .exited(0) && output.count == 7, "\(output)")
+          }
+          let (end, _, errors) = try await engine.jsrctl(["show", "sockets", "--instance", "green"])
+          #expect(end == .exited(1) && errors.first?.contains("no routing instance green") == true)
+          #expect(try await engine.status().instances?.map(\.name) == ["blue"])
+        }
+
+        for (old, new) in [(pair.re0, pair.re1), (pair.re1, pair.re0)] {
+          try await old.requestMaster("switch")
+          try await new.waitUntilPrimary()
+          try await pair.waitUntilInStep(primary: new)
+          try await pair.waitUntilReplicated(12, primary: new)
+          try await Task.sleep(for: .milliseconds(500))
+        }
+        for side in [main, blue] { try await side.stop() }
+        await pair.re0.checkNothingIsLeft(since: levels[0])
+        await pair.re1.checkNothingIsLeft(since: levels[1])
+      }
+    }
+
+    @Test(
+      "3.17 routing instances: connections of both go on when the primary is lost, and nothing crosses",
+      .timeLimit(.minutes(1)))
+    func primaryLost() async throws {
+      try await Lab.run("3.17-lost") { lab in
+        try await lab.addInstance()
+        var configuration = EngineConfiguration()
+        configuration.blueOf = lab.id
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
+        var traffic: [PeerTraffic] = []
+        var servers: [Program] = []
+        for (name, nodes) in [("main", [Node.re0, .re1, .peer]), ("blue", [.re0Blue, .re1Blue, .peerBlue])] {
+          for node in nodes.dropLast() {
+            servers.append(
+              try lab.start(
+                "\(node.rawValue)-jsrutil", on: node,
+                [
+                  try Binaries.path(of: "jsrutil"), "-a", "jsr_echo_server", "--rendezvous", "--service",
+                  name, "-v",
+                  "--quiet",
+                ]))
+          }
+          try await Self.waitUntilListening(nodes[0], in: lab)
+          traffic.append(
+            try PeerTraffic(name, in: lab, on: nodes[2], ["-n", "5", "-m", "0", "-w", "5", "--quiet"]))
+        }
+        try await pair.waitUntilReplicated(10, primary: pair.re0)
+        servers[0].send(SIGKILL)
+        servers[2].send(SIGKILL)
+        try await pair.re0.lose()
+        try await pair.re1.waitUntilPrimary()
+        try await Task.sleep(for: .seconds(1))
+        for peer in traffic {
+          let (summary, end) = try await peer.stop()
+          #expect(end == .exited(0) && summary.faults == 0, "\(summary), \(peer.program.lastWords)")
+          #expect(summary.echoedByRe0 > 0 && summary.echoedByRe1 > 0, "\(summary)")
+          print("3.17: the longest gap a peer saw was \(summary.longestGapMs) ms")
+        }
+      }
+    }
+  }
+}

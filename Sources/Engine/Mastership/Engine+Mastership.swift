@@ -142,6 +142,7 @@ extension Engine {
       case .came: logger.notice("uplink \(name) is there")
       case .gone: logger.warning("uplink \(name) is gone")
       case .changed: logger.info("uplink \(name) has another MTU or hardware address")
+      case .stirred: logger.debug("uplink \(name) has been touched")
       case .unusable(let reason): logger.error("uplink \(name) cannot be used: \(reason)")
       case .running: logger.info("uplink \(name) is running")
       case .down: logger.warning("uplink \(name) is down")

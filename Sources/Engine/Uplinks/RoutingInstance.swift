@@ -16,6 +16,8 @@ final class RoutingInstance {
     case gone
     /// Its MTU or its hardware address is another.
     case changed
+    /// Something else has happened to it: it may have been down and up again between two looks.
+    case stirred
     /// It is there, and cannot be used for this reason.
     case unusable(String)
     case running
@@ -228,7 +230,8 @@ final class RoutingInstance {
       uplink.detach()
       tell(uplink, .gone)
     }
-    guard let found, found != uplink.interface else { return }
+    guard let found else { return }
+    guard found != uplink.interface else { return tell(uplink, .stirred) }
     let isNew = uplink.interface == nil
     do {
       try inside {

@@ -230,17 +230,15 @@ final class EngineProcess {
 
   func input(_ input: Input) {
     guard isAlive else { return }
-    guard case .frame(let bytes, let isOutbound) = input else {
-      inbox.append(input)
-      return scheduleTurn()
+    if case .frame = input {
+      guard framesInInbox < Self.deviceQueue else { return }
+      framesInInbox += 1
     }
-    guard framesInInbox < Self.deviceQueue else { return }
-    framesInInbox += 1
-    inbox.append(.frame(isOutbound ? bytes : stamped(bytes), isOutbound: isOutbound))
+    inbox.append(input)
     scheduleTurn()
   }
 
-  /// The frame of a datagram that arrives, with a number in the order of arrival.
+  /// The frame of a datagram that arrives, with a number in the order in which they are taken in.
   private func stamped(_ frame: [UInt8]) -> [UInt8] {
     guard case .udp = ModelPacket(frame) else { return frame }
     var frame = frame
@@ -267,7 +265,7 @@ final class EngineProcess {
       guard isAlive else { break }
       if case .frame(let bytes, let isOutbound) = input {
         batchIsOpen = true
-        judge(bytes, isOutbound: isOutbound)
+        judge(isOutbound ? bytes : stamped(bytes), isOutbound: isOutbound)
         continue
       }
       if batchIsOpen { endBatch() }

@@ -10,6 +10,12 @@ struct KernelSocket: Sendable, CustomStringConvertible {
   /// Options agreed on by both ends.
   let options: [String]
 
+  /// The local end, of an IPv6 socket that speaks IPv4 too in the form of IPv4.
+  var localEnd: String {
+    guard local.hasPrefix("[::ffff:") else { return local }
+    return local.dropFirst("[::ffff:".count).split(separator: "]").joined()
+  }
+
   var description: String {
     "\(local)-\(foreign) \(state), unread \(receiveQueue), unacknowledged \(sendQueue)"
   }

@@ -116,7 +116,7 @@ final class RoutingEngine: Sendable {
   func waitUntilPrimary(merged: Int, within time: Duration = .seconds(10)) async throws {
     try await eventually(within: time, "\(node) is primary with \(merged) live sockets") {
       let ends = Family.allCases.map(\.localEnd)
-      let live = try await kernelSockets().filter { $0.state == "ESTAB" && ends.contains($0.local) }
+      let live = try await kernelSockets().filter { $0.state == "ESTAB" && ends.contains($0.localEnd) }
       return try await status().role == "primary" && live.count == merged
     }
   }

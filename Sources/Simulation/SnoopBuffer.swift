@@ -14,6 +14,8 @@ struct SnoopBuffer {
   /// Bytes that have come to this RE, whether written or promised.
   private(set) var received = 0
   private(set) var hasEnded = false
+  /// Something found no room: what comes behind it must not be shown.
+  private var hasOverflowed = false
   /// Of a UDP socket: what was written, each with the position behind it.
   private var datagrams: [(datagram: ModelDatagram, end: Int)] = []
   let socketCapacity: Int
@@ -31,7 +33,10 @@ struct SnoopBuffer {
   var end: Int { start + written }
 
   mutating func reserve(_ count: Int) -> Bool {
-    guard queued + reserved + count <= limit else { return false }
+    guard !hasOverflowed, queued + reserved + count <= limit else {
+      hasOverflowed = true
+      return false
+    }
     reserved += count
     received += count
     return true

@@ -51,6 +51,15 @@ struct SnoopPairTests {
     }
   }
 
+  @Test("takes nothing behind what found no room: nothing may be missing in what it shows")
+  func overflow() throws {
+    let full = try FullPair()
+    #expect(full.pair.reserve(1, on: .rcv, limit: 8 << 20))
+    #expect(!full.pair.reserve(8 << 20, on: .rcv, limit: 8 << 20))
+    #expect(!full.pair.reserve(1, on: .rcv, limit: 8 << 20))
+    #expect(full.pair.reserve(1, on: .snd, limit: 8 << 20))
+  }
+
   @Test("is read to its end by its application when the protocol is done with it")
   func read() throws {
     let full = try FullPair()

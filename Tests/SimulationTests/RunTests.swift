@@ -32,6 +32,7 @@ import Testing
     #expect(all.failovers > 5)
     #expect(all.failoversWithMerges > 2)
     #expect(all.merges > 5)
+    #expect(all.datagramConversations > 5 && all.datagramMerges > 1)
     // Most connections live through all of it.
     #expect(all.replications > all.conversations)
   }

@@ -34,6 +34,8 @@ struct SnoopOutput: ~Copyable {
   private var endIsDue = false
   /// Bytes that have been promised and not yet written or queued.
   private var reserved = 0
+  /// Something found no room: what comes behind it must not be shown.
+  private var hasOverflowed = false
 
   /// Bytes that the socket may hold beside the queue.
   static let socketBufferByteCount: Int32 = 1 << 20
@@ -70,9 +72,12 @@ struct SnoopOutput: ~Copyable {
   /// Bytes that wait outside the socket.
   var queuedByteCount: Int { queue.readableBytes }
 
-  /// Sets room aside for `count` bytes; false if that passes `limit`.
+  /// Sets room aside for `count` bytes; false if that passes `limit`, and from then on.
   mutating func reserve(_ count: Int, limit: Int) -> Bool {
-    guard queue.readableBytes + reserved + count <= limit else { return false }
+    guard !hasOverflowed, queue.readableBytes + reserved + count <= limit else {
+      hasOverflowed = true
+      return false
+    }
     reserved += count
     return true
   }

@@ -28,7 +28,7 @@ extension LabSuite {
         try await upgrade(pair.re0)
         try await pair.waitUntilInStep(primary: pair.re1)
         try await pair.waitUntilReplicated(5, primary: pair.re1)
-        try await expectVersion(2, on: pair)
+        try await expectVersion(3, on: pair)
         try await traffic.waitUntilFlowing()
         let summary = try await traffic.stop(living: [pair.re0, pair.re1])
         #expect(summary.echoedByRe0 > 0 && summary.echoedByRe1 > 0)

@@ -11,6 +11,8 @@ extension ReplicationNode {
     accepted = []
     madeUpHandle = nil
     recordsOnTheirWay.removeAll()
+    // Of a log that is no more; their handshakes have ended with it.
+    dueSteering.removeAll()
     receivedPosition = 0
     acknowledgedPosition = 0
     linkState = .greeting(since: now)

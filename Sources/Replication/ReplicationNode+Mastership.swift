@@ -156,6 +156,7 @@ extension ReplicationNode {
 
   private mutating func notePhase() {
     guard arbiter.phase != reportedPhase else { return }
+    if reportedPhase == .takingOver, arbiter.phase != .primary { discardWaitingForTakeover() }
     reportedPhase = arbiter.phase
     say(.info, "mastership: \(arbiter.phase), term \(arbiter.term)")
     endRequests(.notPrimary)
@@ -163,6 +164,11 @@ extension ReplicationNode {
     guard releaseIsDue else { return }
     releaseIsDue = false
     releaseSevered()
+  }
+
+  /// Mastership was not to be had: the packets that came for sockets of this RE are the other one's.
+  private mutating func discardWaitingForTakeover() {
+    for place in entries.indices where entries[place]?.phase == .snooping { endWaiting(place, .discarded) }
   }
 
   mutating func noteStandby() {

@@ -100,9 +100,14 @@ extension ReplicationNode {
     case .snooping where arbiter.phase == .primary:
       return planted(.packetOvertakesTheMerge)
         ? .pass : wait(place, reference, byteCount, isOutbound: false, remote: remote)
+    case .snooping where arbiter.phase == .takingOver:
+      // The old primary has handed over, and passes on what still reaches it.
+      return wait(place, reference, byteCount, isOutbound: false, remote: remote)
     case .ending, .unreplicated:
       return .pass
     case .allocated, .attached, .receiving, .snooping:
+      // The flow may be replicated again, this time from the other RE, and the packet have waited here since before.
+      if passOnLate(flow, byteCount) { return .drop }
       statistics.droppedAsSecondary += 1
       return .drop
     }
@@ -110,15 +115,7 @@ extension ReplicationNode {
 
   /// A packet of no socket that is replicated here, perhaps of one that was.
   mutating func strayInbound(_ flow: Flow, _ byteCount: Int) -> Verdict {
-    if forwards[flow] != nil, case .up = linkState {
-      statistics.forwardedLate += 1
-      actions.append(
-        .appendLateFrame(
-          RecordHeader(
-            kind: .prlLateFrame, byteCount: RecordHeader.byteCount + byteCount,
-            handle: Handle(rawValue: flow.instance.rawValue))))
-      return .drop
-    }
+    if passOnLate(flow, byteCount) { return .drop }
     guard arbiter.phase == .primary else {
       // The kernel would answer with a reset.
       statistics.droppedAsSecondary += 1
@@ -126,6 +123,19 @@ extension ReplicationNode {
     }
     statistics.strayPackets += 1
     return .pass
+  }
+
+  /// Old primary: a packet that reaches it yet, shortly after it handed over, goes to the new one over the link.
+  private mutating func passOnLate(_ flow: Flow, _ byteCount: Int) -> Bool {
+    // An RE that takes over again meanwhile must not send back what the other one passes on to it.
+    guard arbiter.phase != .takingOver, forwards[flow] != nil, case .up = linkState else { return false }
+    statistics.forwardedLate += 1
+    actions.append(
+      .appendLateFrame(
+        RecordHeader(
+          kind: .prlLateFrame, byteCount: RecordHeader.byteCount + byteCount,
+          handle: Handle(rawValue: flow.instance.rawValue))))
+    return true
   }
 
   mutating func wait(

@@ -388,6 +388,67 @@ import Testing
     #expect(pair.violations == [])
   }
 
+  @Test("What reaches the old primary goes over the link also when it follows the flow already")
+  func lateForFollowed() throws {
+    let (pair, _, secondary) = try replicated(Self.unconnected)
+    try pair.engines[0].node.releaseMastership(now: pair.now)
+    pair.engines[0].perform()
+    pair.advance(milliseconds: 300)
+    _ = try pair.engines[1].node.merge(secondary, now: pair.now)
+    pair.engines[1].datagramSockets[Self.unconnected] = []
+    pair.engines[1].node.merged(secondary, succeeded: true)
+    pair.engines[1].perform()
+    let again = try pair.replicate(Self.unconnected, slot: 1)
+    pair.settle()
+    #expect(phase(pair, again.secondary) == .snooping)
+
+    let late = Self.datagram([7], 1)
+    pair.engines[0].arrive(late.frame(fromPeer: true))
+    pair.settle()
+    #expect(pair.engines[0].node.statistics.forwardedLate == 1)
+    #expect(pair.engines[1].datagramSockets[Self.unconnected] == [late])
+    #expect(pair.engines[0].shown[again.secondary]?[.rcv] == [late], "it is replicated like any other")
+    // Only as long as a peer may not have heard of the new place.
+    pair.advance(milliseconds: 2_000)
+    pair.engines[0].arrive(Self.datagram([8], 1).frame(fromPeer: true))
+    pair.settle()
+    #expect(pair.engines[0].node.statistics.forwardedLate == 1)
+    #expect(pair.engines[0].node.statistics.droppedAsSecondary == 1)
+    #expect(pair.violations == [])
+  }
+
+  @Test("What comes while mastership is being taken over waits for the merge, or is gone with it")
+  func duringTakeover() throws {
+    for isGranted in [true, false] {
+      let (pair, _, secondary) = try replicated(Self.connected)
+      let next = pair.engines[1]
+      next.answersLease = false
+      try pair.engines[0].node.releaseMastership(now: pair.now)
+      pair.engines[0].perform()
+      pair.settle()
+      #expect(next.node.arbiter.phase == .takingOver)
+      next.arrive(Self.datagram([1]).frame(fromPeer: true))
+      pair.engines[0].arrive(Self.datagram([2]).frame(fromPeer: true))
+      pair.settle()
+      #expect(next.heldFrames == 2)
+      next.node.leaseGranted(isGranted, now: pair.now)
+      next.perform()
+      guard isGranted else {
+        #expect(next.node.arbiter.phase != .primary)
+        #expect(next.heldFrames == 0 && next.node.occupancy.waitingBytes == 0)
+        #expect(next.node.statistics.prlReinjection.discarded == 2)
+        continue
+      }
+      _ = try next.node.merge(secondary, now: pair.now)
+      next.datagramSockets[Self.connected] = []
+      next.node.merged(secondary, succeeded: true)
+      next.perform()
+      #expect(next.datagramSockets[Self.connected] == [Self.datagram([1]), Self.datagram([2])])
+      #expect(next.heldFrames == 0 && next.node.occupancy.waitingBytes == 0)
+      #expect(pair.violations == [])
+    }
+  }
+
   @Test("Losing the link ends replication and nothing else; until the pair is void nothing leaves")
   func linkLoss() throws {
     let (pair, primary, secondary) = try replicated(Self.connected)

@@ -54,6 +54,8 @@ final class SimulatedEngine {
   var withholdsAcknowledgements = false
   /// For tests that keep the handshake open.
   var answersSteering = true
+  /// For tests of what happens while mastership is being taken over.
+  var answersLease = true
 
   init(
     slot: Int, pair: SimulatedPair, mode: ReplicationNode.Mode, limit: Int, priority: UInt16,
@@ -348,7 +350,7 @@ final class SimulatedEngine {
 
     case .grantLease(let duration, _):
       lease = .until(pair.now + duration)
-      node.leaseGranted(true, now: pair.now)
+      if answersLease { node.leaseGranted(true, now: pair.now) }
     case .renewLease(let duration):
       let renewable = leaseIsInForce
       if renewable { lease = duration.map { .until(pair.now + $0) } ?? .endless }

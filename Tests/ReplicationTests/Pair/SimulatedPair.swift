@@ -88,15 +88,15 @@ final class SimulatedPair {
     engines[0].perform()
   }
 
-  /// The same for a UDP socket, of which there is one on re0.
+  /// The same for a UDP socket, of which there is one on the primary, the RE in `slot`.
   func replicate(
-    _ flow: Flow, attachedFor transport: TransportProtocol = .udp
+    _ flow: Flow, attachedFor transport: TransportProtocol = .udp, slot: Int = 0
   ) throws -> (primary: Handle, secondary: Handle) {
-    let primary = try engines[0].node.allocate()
-    let secondary = try engines[1].node.attach(primary: primary, transport: transport)
+    let primary = try engines[slot].node.allocate()
+    let secondary = try engines[1 - slot].node.attach(primary: primary, transport: transport)
     datagramHandles.formUnion([primary, secondary])
-    try engines[0].node.replicate(primary, secondary: secondary, flow: flow)
-    engines[0].perform()
+    try engines[slot].node.replicate(primary, secondary: secondary, flow: flow)
+    engines[slot].perform()
     return (primary, secondary)
   }
 

@@ -143,8 +143,9 @@ final class EngineProcess {
     // Of what is replicated the other RE has every record whole. Without it they are no better than the process that
     // was writing them: its application is told, and goes on from what the kernel has.
     let other = world.machines[1 - machine.slot].engine
-    for work in Array(records.values) + lastRecords where other?.isSnooping(work.socket.conversation) != true
-    {
+    let unprotected = records.values.filter { other?.isSnooping($0.socket.conversation) != true }
+    // Where replication has ended, a pair that the other RE may still have, asleep, is void.
+    for work in unprotected + lastRecords {
       let conversation = work.socket.conversation
       conversation.noteWrittenPlainly(work.socket.tcp.dataEnd - conversation.localStart)
     }

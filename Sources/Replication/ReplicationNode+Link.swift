@@ -293,7 +293,7 @@ extension ReplicationNode {
     tellServices()
   }
 
-  func keepalive(now: Instant) -> Keepalive {
+  mutating func keepalive(now: Instant) -> Keepalive {
     arbiter.keepalive(session: session, voidedSession: voidedSession, now: now)
   }
 

@@ -123,7 +123,7 @@ enum Judge {
   private static func isMuteMaster(_ machine: Machine) -> Bool {
     (machine.lease == .endless || machine.engine?.wokeWithEndlessLease == true)
       && machine.engine?.isHeard != true
-      && (machine.isStopped || !machine.world.uplink.connectsREs)
+      && !(machine.answers && machine.world.uplink.connectsREs)
   }
 
   /// Of two that served, the other one stays primary.

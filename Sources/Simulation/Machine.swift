@@ -53,6 +53,7 @@ final class Machine {
   /// Stopped for a while, with everything on it.
   private(set) var isStopped = false
   private var stoppedSince: TrueTime = 0
+  private var wentOnAt: TrueTime?
   private var clockIsStopped = false
   private var clockOffset: TrueTime
   private var missedWork: [() -> Void] = []
@@ -201,11 +202,15 @@ final class Machine {
     clockIsStopped = withClock
   }
 
+  /// Its kernel answers what it is asked, and has for long enough for an answer to be there.
+  var answers: Bool { !isStopped && wentOnAt.map { world.now - $0 >= Uplink.answerTime } ?? true }
+
   func goOn() {
     guard isStopped else { return }
     world.tell(name, "goes on")
     if clockIsStopped { clockOffset -= world.now - stoppedSince }
     isStopped = false
+    wentOnAt = world.now
     clockIsStopped = false
     let work = missedWork
     missedWork = []

@@ -6,11 +6,12 @@ import Replication
 final class Uplink {
   private unowned(unsafe) let world: World
   /// Whether the RE's interface has a carrier.
-  private(set) var hasCarrier = [true, true]
+  private(set) var hasCarrier = [true, true] { didSet { changedAt = world.now } }
   /// Whether the network carries frames of the RE, either way.
-  private(set) var carries = [true, true]
+  private(set) var carries = [true, true] { didSet { changedAt = world.now } }
   /// Of how many frames between the REs one is lost.
-  var lossBetweenREs = 0.0
+  var lossBetweenREs = 0.0 { didSet { changedAt = world.now } }
+  private var changedAt: TrueTime?
   /// Where the peers send what is meant for the replicated address.
   private(set) var owner: Int?
 
@@ -63,8 +64,14 @@ final class Uplink {
 
   // MARK: Between the REs
 
-  /// Frames between the REs all get through.
-  var connectsREs: Bool { reaches(0) && reaches(1) && lossBetweenREs == 0 }
+  /// How long it may take an engine to ask who has the address, and to hear of it: two turns of its timer, and the way.
+  static let answerTime = TrueTime.milliseconds(40)
+
+  /// Frames between the REs all get through, and have for long enough for an answer to be there.
+  var connectsREs: Bool {
+    reaches(0) && reaches(1) && lossBetweenREs == 0
+      && changedAt.map { world.now - $0 >= Self.answerTime } ?? true
+  }
 
   private func carriesBetweenREs() -> Bool {
     reaches(0) && reaches(1) && !world.random.network.chance(lossBetweenREs)

@@ -213,6 +213,61 @@ import Testing
     }
   }
 
+  @Test("Where silence does not show that the lease has ended, no short loss of probes does either")
+  func missedAnswers() throws {
+    var lone = Lone()
+    lone.hear(.primary, term: 1, echo: lone.now, leaseIsTimed: false)
+    _ = lone.arbiter.linkWentDown(.reset, now: lone.now)
+    // For ever, as long as somebody answers now and then.
+    for _ in 0..<20 {
+      #expect(lone.timeToTakeover(limit: lone.timing.detection - .milliseconds(20)) == nil)
+      lone.arbiter.probeAnswered(now: lone.now)
+    }
+    let waited = lone.timeToTakeover(limit: .seconds(10))
+    let time = try #require(waited)
+    #expect(time >= lone.timing.detection && time <= lone.timing.detection + .milliseconds(20))
+
+    // An RE that starts, and hears nothing of another one.
+    var starting = Lone()
+    _ = starting.arbiter.linkWentDown(.reset, now: starting.now)
+    let begun = starting.now
+    while starting.now - begun < starting.timing.startupGrace - .milliseconds(100) {
+      #expect(starting.timeToTakeover(limit: .milliseconds(10)) == nil)
+    }
+    starting.arbiter.probeAnswered(now: starting.now)
+    let untilBegin = starting.timeToTakeover(limit: .seconds(10))
+    let begins = try #require(untilBegin)
+    #expect(begins >= starting.timing.detection && begins <= starting.timing.detection + .milliseconds(20))
+  }
+
+  @Test("No two keepalives are of the same moment, so that the later one is known whichever comes first")
+  func laterKeepalive() throws {
+    var lone = Lone()
+    let first = lone.arbiter.keepalive(session: 1, voidedSession: 0, now: lone.now)
+    let second = lone.arbiter.keepalive(session: 1, voidedSession: 0, now: lone.now)
+    #expect(first.sentAt == lone.now.nanoseconds && second.sentAt > first.sentAt)
+
+    // "Taking over" and "primary", the other way round: the lease is known to end.
+    for isSwapped in [false, true] {
+      var other = Lone()
+      other.hear(.secondary, term: 1, echo: other.now)
+      let keepalives = [(0, MastershipPhase.takingOver, false), (1, .primary, true)].map {
+        Keepalive(
+          slot: 1, phase: $0.1, term: 2, priority: 100, sentAt: other.now.nanoseconds + $0.0,
+          echo: other.now.nanoseconds, echoAnywhere: other.now.nanoseconds, leaseIsTimed: $0.2,
+          uplinkIsRunning: true, linkIsUp: true, session: 5 &* Hello.sessionsPerIncarnation,
+          voidedSession: 0)
+      }
+      for keepalive in isSwapped ? keepalives.reversed() : keepalives {
+        _ = other.arbiter.received(keepalive, onLink: false, now: other.now)
+      }
+      _ = other.arbiter.linkWentDown(.endOfStream, now: other.now)
+      let waited = other.timeToTakeover(limit: .seconds(10))
+      let time = try #require(waited)
+      #expect(time <= other.timing.lease + other.timing.margin + .milliseconds(20))
+    }
+  }
+
   // MARK: Loss of the primary
 
   @Test("A primary that stops, at whatever moment, is succeeded, and never by a second one beside it")

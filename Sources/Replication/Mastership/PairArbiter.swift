@@ -179,6 +179,8 @@ public struct PairArbiter {
   private var listeningSince: Instant
   private var lastTick: Instant
   private var lastKeepalives: Instant?
+  /// `sentAt` of this RE's last keepalive.
+  private var lastSentAt: Int64 = 0
   /// `sentAt` of the other RE's last keepalive: on the link, and on whatever path.
   private var peerSentAt = Int64.min
   private var peerSentAtAnywhere = Int64.min
@@ -504,12 +506,14 @@ public struct PairArbiter {
     linkIsUp && peer?.phase == .secondary && now - (linkMovedAt ?? listeningSince) < timing.interval * 3
   }
 
-  /// What the next keepalive says. Advances nothing.
-  public func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
+  /// What the next keepalive says.
+  public mutating func keepalive(session: UInt64, voidedSession: UInt64, now: Instant) -> Keepalive {
     // A primary that has slept for too long is none any more, even before it has noticed.
     let phase = phase == .primary && !leaseIsCertain(now: now) ? .suspended : phase
+    // Two of the same moment may say different things, and come in another order: the later one is to be known.
+    lastSentAt = max(now.nanoseconds, lastSentAt + 1)
     return Keepalive(
-      slot: slot, phase: phase, term: term, priority: claim, sentAt: now.nanoseconds, echo: peerSentAt,
+      slot: slot, phase: phase, term: term, priority: claim, sentAt: lastSentAt, echo: peerSentAt,
       echoAnywhere: peerSentAtAnywhere,
       leaseIsTimed: lease == .timed && !endlessIsAnnounced, uplinkIsRunning: uplinkIsRunning,
       linkIsUp: linkIsUp, session: session,
@@ -563,7 +567,7 @@ public struct PairArbiter {
     case .suspended:
       // Twice the time: an RE that comes back from a sleep has just lost the link, and should it have been
       // succeeded, nothing but the uplink may tell it.
-      if !linkIsUp { outputs += probeTick(now: now, patience: timing.detection * 2) }
+      if !linkIsUp { outputs += probeTick(now: now, patience: timing.detection * 2, leaseIsTimed: false) }
     case .handingOver:
       if now - phaseSince >= timing.license {
         // To become primary again is a takeover like any other.
@@ -620,8 +624,9 @@ public struct PairArbiter {
     }
     let silent = silence(onLinkOnly: false, now: now)
     if phase == .starting {
-      guard !linkIsUp, now - phaseSince >= timing.startupGrace else { return [] }
-      return probeTick(now: now, patience: timing.detection)
+      let beginning = timing.startupGrace - timing.detection
+      guard !linkIsUp, now - phaseSince >= beginning else { return [] }
+      return probeTick(now: now, patience: timing.detection, leaseIsTimed: false)
     }
     // A primary whose lease has no end might be silent towards us and still be on the wire; and one that was alone
     // for a while has made it so since it was last heard.
@@ -635,12 +640,16 @@ public struct PairArbiter {
       probing = nil
       return []
     }
-    return probeTick(now: now, patience: patience)
+    return probeTick(now: now, patience: patience, leaseIsTimed: trusted)
   }
 
   /// Probes while there is suspicion, and takes over once silence has lasted for `patience` and nobody
   /// answers.
-  private mutating func probeTick(now: Instant, patience: Nanoseconds) -> [Output] {
+  ///
+  /// - Parameter leaseIsTimed: the lease that there was has ended during the silence, and the probes only confirm it. If
+  ///   not, that nobody answers is all that tells of the other RE: then it counts only if it lasts, since an uplink that
+  ///   loses much, or a short stop of this machine, can swallow a few answers in a row.
+  private mutating func probeTick(now: Instant, patience: Nanoseconds, leaseIsTimed: Bool) -> [Output] {
     guard uplinkIsRunning else {
       probing = nil
       return []
@@ -651,8 +660,10 @@ public struct PairArbiter {
       outputs.append(.probe)
     }
     guard let probing, silence(onLinkOnly: false, now: now) >= patience || planted(.silenceNotAwaited),
-      now - probing.first >= timing.probeWait,
-      probing.answered.map({ now - $0 >= timing.probeWait * 3 || planted(.probeAnswerIgnored) }) ?? true
+      now - probing.first >= (leaseIsTimed ? timing.probeWait : timing.detection),
+      probing.answered.map({
+        now - $0 >= (leaseIsTimed ? timing.probeWait * 3 : timing.detection) || planted(.probeAnswerIgnored)
+      }) ?? true
     else { return outputs }
     return outputs
       + takeOver(

@@ -112,7 +112,7 @@ public final class MiniInstance {
       }
     }
     say(
-      "\(session.node): sent up to \(outgoing.last), received up to \(received.last), lost \(received.lost), repeated \(received.repeated)"
+      "\(session.node): sent up to \(outgoing.last), received up to \(received.last), \(received.summary)"
     )
     say.flush()
     session.close()

@@ -55,7 +55,7 @@ public struct MiniPeer {
     sumUp()
     say.flush()
     return !partners.isEmpty && strange == 0
-      && partners.allSatisfy { $0.numbers.repeated == 0 && $0.numbers.lost == 0 }
+      && partners.allSatisfy { $0.numbers.repeated == 0 && $0.numbers.late == 0 && $0.numbers.lost == 0 }
   }
 
   private mutating func receive(_ socket: DatagramSocket) {
@@ -110,7 +110,7 @@ public struct MiniPeer {
       say(
         """
         partner \(partner.address): received \(partner.numbers.received) (\(senders.joined(separator: ", "))), \
-        lost \(partner.numbers.lost), repeated \(partner.numbers.repeated), sent \(partner.sent), \
+        \(partner.numbers.summary), sent \(partner.sent), \
         longest gap \(partner.longestGap / 1_000_000) ms
         """)
     }

@@ -48,16 +48,18 @@ extension LabSuite {
 
       /// Ends everything, and checks what both ends have counted.
       func stop() async throws {
-        let (summary, end) = try await peer.stop()
-        #expect(end == .exited(0) && summary.faults == 0, "\(name): \(summary), \(peer.program.lastWords)")
+        let (summary, peerEnd) = try await peer.stop()
+        #expect(peerEnd == .exited(0) && summary.faults == 0, "\(name): \(summary), \(peer.program.lastWords)")
         #expect(summary.echoedByRe0 > 0 && summary.echoedByRe1 > 0, "\(name): \(summary)")
         for program in instances {
           program.send(SIGINT)
-          #expect(try await program.waitForEnd(within: .seconds(10)) == .exited(0), "\(program.lastWords)")
-          #expect(!program.output.contains { $0.contains("REPEATED") || $0.contains("LOST") }, "\(name)")
+          let end = try await program.waitForEnd(within: .seconds(10))
+          #expect(end == .exited(0), "\(name): \(program.lastWords)")
+          Datagrams.expectAllCame(to: program)
         }
         miniPeer.send(SIGINT)
-        #expect(try await miniPeer.waitForEnd(within: .seconds(10)) == .exited(0), "\(miniPeer.lastWords)")
+        let end = try await miniPeer.waitForEnd(within: .seconds(10))
+        #expect(end == .exited(0), "\(name): \(miniPeer.lastWords)")
         #expect(miniPeer.output.count { $0.hasPrefix("partner ") } == 1, "\(name)")
         for server in servers {
           server.send(SIGINT)

@@ -27,6 +27,17 @@ func follow(_ primary: Handle, in session: Session) async throws -> Socket {
   return try await session.merge(pair.handle)
 }
 
+/// On the secondary: reads what the primary's UDP socket took in, to the end of replication.
+func follow(
+  datagramsOf primary: Handle, in session: Session, use: (SnoopedDatagram) -> Void
+) async throws -> SnoopPair {
+  let pair = try await session.attach(primary: primary, transport: .udp)
+  while let datagram = try SnoopedDatagram.read(from: pair.rcv) {
+    use(datagram)  // its payload, its source and its destination
+  }
+  return pair
+}
+
 /// On the primary, without a channel: the other instance is asked through the engines.
 func protect(_ socket: consuming Socket, by service: String, in session: Session) async throws -> Socket {
   switch await session.replicate(socket, primary: try await session.allocate(), service: service) {

@@ -37,23 +37,30 @@ struct Jsrsim: ParsableCommand {
     var plant: String?
     @Option(help: "With --planted: how many seconds each bug may take.")
     var seconds = 60.0
+    @Option(
+      parsing: .upToNextOption,
+      help: "With --planted: seeds to try behind the first few: those that showed rare bugs.")
+    var noted: [UInt64] = []
   #endif
   @Flag(help: "With --seed: only what went wrong, no trace, no shrinking.")
   var quiet = false
 
   func validate() throws {
     if seed != nil, seeds != nil { throw ValidationError("--seed and --seeds exclude each other") }
+    if jobs < 1 { throw ValidationError("--jobs must be at least 1") }
+    #if PLANTED_BUGS
+      if planted { return }
+    #endif
     if seed == nil, seeds == nil, minutes == nil {
       throw ValidationError("one of --seed, --seeds, --minutes is needed")
     }
-    if jobs < 1 { throw ValidationError("--jobs must be at least 1") }
   }
 
   func run() throws {
     #if PLANTED_BUGS
       if planted {
         return try PlantedHunt(
-          seeds: seeds ?? SeedRange(first: 1, last: 1_000), seconds: seconds, jobs: jobs
+          seeds: seeds ?? SeedRange(first: 1, last: 1_000), noted: noted, seconds: seconds, jobs: jobs
         ).run()
       }
       if let plant, !Planting.plant(plant) { throw ValidationError("there is no planted bug \(plant)") }

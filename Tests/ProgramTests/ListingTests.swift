@@ -57,7 +57,9 @@ import Testing
 
   @Test(
     "is of a program of 150 lines at the most",
-    arguments: ["Examples/echo-c/echo.c", "Examples/echo-swift/EchoServer.swift"])
+    arguments: [
+      "Examples/echo-c/echo.c", "Examples/echo-swift/EchoServer.swift", "Examples/numbers-c/numbers.c",
+    ])
   func length(_ file: String) throws {
     let text = try String(contentsOf: CLibraryTests.package.appendingPathComponent(file), encoding: .utf8)
     #expect(text.split(separator: "\n", omittingEmptySubsequences: false).count - 1 <= 150)

@@ -392,7 +392,8 @@ int jsr_replicate_by_service(jsr_session *session, int socket, jsr_handle primar
 
 /*
  * Accepts a request: asks for the snoop pair of the socket, for which the other instance waits. The results are as in
- * jsr_attach(), or, if the event's protocol is IPPROTO_UDP, in jsr_attach_datagrams(). Should nothing come of it all the same, JSR_EVENT_UNREPLICATED says so of *handle.
+ * jsr_attach(), or, if the event's protocol is IPPROTO_UDP, in jsr_attach_datagrams(). Should nothing come of it all
+ * the same, JSR_EVENT_UNREPLICATED says so of *handle.
  *
  *   primary    `handle` of JSR_EVENT_REPLICATION_REQUESTED
  *

@@ -84,5 +84,45 @@ extension LabSuite {
         try await EchoExample.survives(echo.path, in: lab)
       }
     }
+
+    @Test(
+      "3.14 UDP: the example answers with the next number from the other RE, there and back",
+      .timeLimit(.minutes(1)))
+    func datagrams() async throws {
+      try await Lab.run("numbers-c") { lab in
+        let numbers = try await CProgram("Examples/numbers-c/numbers.c", in: lab)
+        let pair = try await EnginePair(withoutServersIn: lab)
+        let peer = try lab.start(
+          "jsrpeer_mini", on: .peer, [Binaries.path(of: "jsrpeer_mini"), "-w", "5", "7000"])
+        try await Datagrams.waitUntilListening(peer)
+        let instances = try [(Node.re0, "PRIMARY"), (.re1, "SECONDARY")].map { node, part in
+          try lab.start(
+            "numbers-\(node)", on: node, [numbers.path, part, "5.5.5.5", "16001", "5.5.5.4", "7000"])
+        }
+        /// Waits until the peer has had a hundred more numbers of `engine`, which is primary.
+        func flows(from engine: RoutingEngine) async throws {
+          try await pair.waitUntilReplicated(1, primary: engine)
+          let heard = peer.output.count { $0.contains(": \(engine.node) ") }
+          try await eventually(within: .seconds(20), "numbers of \(engine.node) come; \(peer.lastWords)") {
+            peer.output.count { $0.contains(": \(engine.node) ") } > heard + 100
+          }
+        }
+        try await flows(from: pair.re0)
+        for (old, new) in [(pair.re0, pair.re1), (pair.re1, pair.re0)] {
+          try await old.requestMaster("switch")
+          try await new.waitUntilPrimary()
+          try await flows(from: new)
+        }
+        peer.send(SIGINT)
+        #expect(try await peer.waitForEnd(within: .seconds(10)) == .exited(0), "\(peer.output.suffix(2))")
+        Datagrams.expectAllCame(to: peer)
+        for instance in instances {
+          #expect(instance.isRunning && instance.errors.isEmpty, "\(instance.lastWords)")
+          #expect(instance.output.count { $0.hasPrefix("rcv peer ") } > 50)
+          #expect(instance.output.count { $0.hasPrefix("snd re") } > 50)
+          #expect(instance.output.contains("merged: yes"))
+        }
+      }
+    }
   }
 }

@@ -103,7 +103,8 @@ extension LabSuite {
     ) {
       let output = program.output
       #expect(
-        !output.contains { $0.contains("REPEATED") || $0.contains("STRANGE") }, sourceLocation: sourceLocation)
+        !output.contains { $0.contains("REPEATED") || $0.contains("STRANGE") }, sourceLocation: sourceLocation
+      )
       let counts = output.last { $0.contains(": sent up to ") || $0.hasPrefix("partner ") } ?? "no last line"
       #expect(
         counts.contains("repeated 0") && (lossIsAllowed || counts.contains("lost 0,")), "\(counts)",

@@ -49,7 +49,8 @@ extension LabSuite {
       /// Ends everything, and checks what both ends have counted.
       func stop() async throws {
         let (summary, peerEnd) = try await peer.stop()
-        #expect(peerEnd == .exited(0) && summary.faults == 0, "\(name): \(summary), \(peer.program.lastWords)")
+        #expect(
+          peerEnd == .exited(0) && summary.faults == 0, "\(name): \(summary), \(peer.program.lastWords)")
         #expect(summary.echoedByRe0 > 0 && summary.echoedByRe1 > 0, "\(name): \(summary)")
         for program in instances {
           program.send(SIGINT)

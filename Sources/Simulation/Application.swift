@@ -149,7 +149,14 @@ final class Application {
 
   /// Secondary: the other instance asks through the engines.
   func requested(_ primary: Handle, _ conversation: Conversation) {
-    hear { $0.offered(primary, conversation, isRequest: true) { _ in } }
+    hear { application in
+      let unwillingness = application.world.scenario.unwillingness
+      if unwillingness > 0, application.random.applications.chance(unwillingness) {
+        application.ask { $0.decline(primary) }
+      } else {
+        application.offered(primary, conversation, isRequest: true) { _ in }
+      }
+    }
   }
 
   func replicated(_ handle: Handle) {

@@ -11,7 +11,7 @@ final class EngineProcess {
     case linkBytes([UInt8], InterRELink.LinkEnd)
     case linkEnded(InterRELink.LinkEnd, LinkEnding)
     case linkCarrierLost
-    case uplink(Keepalive)
+    case uplink([UInt8])
     case probeAnswered
     /// An application asks for something.
     case request((EngineProcess) -> Void)
@@ -316,7 +316,10 @@ final class EngineProcess {
       dropLink()
       node.linkClosed(.carrierLost, now: machine.now)
       settle()
-    case .uplink(let keepalive):
+    case .uplink(let payload):
+      guard let keepalive = payload.withUnsafeBytes({ Keepalive(uplinkPayload: $0) }) else {
+        return world.broken(.protocolUse, "\(name) cannot read the keepalive of the other RE")
+      }
       node.uplinkReceived(keepalive, now: machine.now)
       settle()
     case .probeAnswered: node.probeAnswered(now: machine.now)
@@ -573,7 +576,7 @@ final class EngineProcess {
       if let link { world.link.flush(link) }
       dropLink()
       node.linkClosed(.closedHere, now: machine.now)
-    case .sendOnUplink(let keepalive): world.uplink.send(keepalive, from: machine.slot)
+    case .sendOnUplink(let keepalive): world.uplink.tell(keepalive.uplinkPayload(), from: machine.slot)
 
     case .snoop(let handle, let stream, let range):
       guard case .link(let bytes) = context else { return world.broken(.protocolUse, "snooped from nowhere") }
@@ -973,14 +976,24 @@ final class EngineProcess {
   }
 
   func accept(_ primary: Handle, _ conversation: Conversation) -> (Handle, Pair)? {
-    guard node.service(requestedFor: primary) != nil, let attached = attach(primary: primary, conversation)
-    else { return nil }
+    guard let transport = node.transport(requestedFor: primary) else { return nil }
+    guard transport == conversation.flow.transport else {
+      world.broken(.protocolUse, "\(name) is asked for \(conversation.flow), said to be \(transport)")
+      return nil
+    }
+    guard let attached = attach(primary: primary, conversation) else { return nil }
     do throws(SocketError) {
       try node.answerRequest(primary, with: attached.0)
     } catch {
       world.broken(.protocolUse, "\(name) cannot answer what it was asked: \(error)")
     }
     return attached
+  }
+
+  /// A request that was withdrawn meanwhile needs no answer.
+  func decline(_ primary: Handle) {
+    // Cut behind a whole character.
+    try? node.declineRequest(primary, because: String(repeating: "€", count: 100))
   }
 
   private func serviceChanged(_ action: ServiceAction) {

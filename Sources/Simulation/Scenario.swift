@@ -118,6 +118,8 @@ public struct Scenario: Sendable, CustomStringConvertible {
   var beginsWithOldEngine = [false, false]
   /// The applications' instances ask each other through the engines where these can, and over a channel otherwise.
   var meetsThroughEngines = false
+  /// How likely an instance declines what it is asked through the engines.
+  var unwillingness = 0.0
 
   public var description: String {
     "seed \(seed): \(kind.rawValue), \(mode == .strict ? "strict" : "overlap"), detection "
@@ -178,6 +180,7 @@ public struct Scenario: Sendable, CustomStringConvertible {
       faults = Fault.draw(for: self, using: &random)
       beginsWithOldEngine = (0...1).map { _ in random.chance(0.25) }
       meetsThroughEngines = random.chance(0.4)
+      if random.chance(0.3) { unwillingness = .random(in: 0.05...0.4, using: &random) }
     }
   }
 

@@ -77,9 +77,10 @@ final class Uplink {
     reaches(0) && reaches(1) && !world.random.network.chance(lossBetweenREs)
   }
 
-  func send(_ keepalive: Keepalive, from slot: Int) {
+  /// Sends the other RE the payload of a keepalive frame.
+  func tell(_ payload: [UInt8], from slot: Int) {
     guard carriesBetweenREs() else { return }
-    world.after(delay) { [unowned self] in world.machines[1 - slot].engine?.input(.uplink(keepalive)) }
+    world.after(delay) { [unowned self] in world.machines[1 - slot].engine?.input(.uplink(payload)) }
   }
 
   /// Asks who has the replicated address: the other RE's kernel answers if its fence lets it.

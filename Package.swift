@@ -236,10 +236,17 @@ let package = Package(
   ]
 )
 
-if Context.environment["JSR_WITHOUT_LAB_TESTS"] != nil {
-  // The tests of the lab take long to compile. A run under a sanitizer has no use for them, nor for programs and what
-  // tests those.
-  let programs: Set = ["jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrutil_mini", "jsrpeer_mini", "jsrsim"]
+if Context.environment["JSR_ONLY_THREADED_TESTS"] != nil {
+  // For the thread sanitizer, which has no use for programs, for the tests of these and of the lab, nor for tests of what
+  // has one thread. They take long to compile.
+  let programs: Set = [
+    "jsrd", "jsrctl", "jsrutil", "jsrpeer", "jsrutil_mini", "jsrpeer_mini", "jsrsim", "echo-swift",
+  ]
+  let others: Set = [
+    "LabTests", "ProgramTests", "PacketTests", "ReplicationTests", "SimulationTests", "AllocationCounter",
+    "Simulation",
+    "Handover",
+  ]
   package.products.removeAll { programs.contains($0.name) }
-  package.targets.removeAll { programs.union(["LabTests", "ProgramTests"]).contains($0.name) }
+  package.targets.removeAll { programs.union(others).contains($0.name) }
 }

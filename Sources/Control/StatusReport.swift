@@ -66,21 +66,26 @@ public struct StatusReport: Sendable, Hashable, Codable {
   /// A routing instance beside the main one.
   public struct Instance: Sendable, Hashable, Codable {
     public var name: String
-    /// The path of its network namespace.
-    public var namespace: String
+    /// The path of its network namespace; `nil` if it is a VRF.
+    public var namespace: String?
+    /// The name of the device of its VRF; `nil` if it is a namespace.
+    public var vrf: String?
     /// Replicated addresses with prefix length.
     public var addresses: [String]
     public var uplinks: [Uplink]
 
-    public init(name: String, namespace: String, addresses: [String], uplinks: [Uplink]) {
+    public init(
+      name: String, namespace: String? = nil, vrf: String? = nil, addresses: [String], uplinks: [Uplink]
+    ) {
       self.name = name
       self.namespace = namespace
+      self.vrf = vrf
       self.addresses = addresses
       self.uplinks = uplinks
     }
 
     private enum CodingKeys: String, CodingKey {
-      case name, addresses, uplinks
+      case name, vrf, addresses, uplinks
       case namespace = "netns"
     }
   }

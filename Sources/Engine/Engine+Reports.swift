@@ -48,10 +48,14 @@ extension Engine {
   private func report(_ configured: Configuration.Instance, _ instance: RoutingInstance)
     -> StatusReport.Instance
   {
-    StatusReport.Instance(
-      name: configured.name, namespace: configured.namespace,
-      addresses: configured.addresses.map(\.description),
+    var report = StatusReport.Instance(
+      name: configured.name, addresses: configured.addresses.map(\.description),
       uplinks: instance.uplinks.map { StatusReport.Uplink(name: $0.name, running: $0.isRunning) })
+    switch configured.place {
+    case .namespace(let path): report.namespace = path
+    case .vrf(let device): report.vrf = device
+    }
+    return report
   }
 
   /// The name of the routing instance of a flow, unless it is the main one.

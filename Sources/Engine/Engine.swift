@@ -126,14 +126,7 @@ public final class Engine: @unchecked Sendable {
     } catch {
       throw EngineError(error)
     }
-    var instances = [
-      try RoutingInstance(
-        replicated: configuration.addresses, uplinks: configuration.uplinks, mark: Self.packetMark)
-    ]
-    for instance in configuration.instances {
-      instances.append(try RoutingInstance(instance, mark: Self.packetMark))
-    }
-    self.instances = instances
+    instances = try Self.routingInstances(configuration)
     node = ReplicationNode(
       ReplicationNode.Configuration(
         node: configuration.node, slot: configuration.slot,
@@ -157,6 +150,26 @@ public final class Engine: @unchecked Sendable {
     endFormerConnections()
   }
 
+  /// The main one, and those that the configuration names, in their order.
+  private static func routingInstances(_ configuration: Configuration) throws(EngineError)
+    -> [RoutingInstance]
+  {
+    var others: [InstancePlace] = []
+    do throws(SystemError) {
+      for instance in configuration.instances { others.append(try InstancePlace(instance.place)) }
+    } catch {
+      throw EngineError(error)
+    }
+    var instances = [
+      try RoutingInstance(
+        replicated: configuration.addresses, uplinks: configuration.uplinks, beside: others, mark: packetMark)
+    ]
+    for (number, (instance, place)) in zip(configuration.instances, others).enumerated() {
+      instances.append(try RoutingInstance(instance, in: place, number: number + 1, mark: packetMark))
+    }
+    return instances
+  }
+
   /// Reads the files that the configuration names for the link; `nil` for a link in plain text.
   private static func credentials(
     for configuration: Configuration
@@ -171,9 +184,7 @@ public final class Engine: @unchecked Sendable {
     for instance in instances where !instance.formerFlows.isEmpty {
       for address in instance.addresses {
         do throws(SystemError) {
-          let count = try instance.inside { () throws(SystemError) in
-            try StaleConnections.destroy(local: address, among: instance.formerFlows)
-          }
+          let count = try instance.endConnections(of: address, among: instance.formerFlows)
           if count > 0 { logger.info("ended \(count) connections that an earlier run had replicated") }
         } catch {
           logger.warning("replicated connections of an earlier run are left: \(error)")

@@ -9,6 +9,8 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
   /// A feature of the kernel, or a device, is missing.
   case unavailable(SystemError)
   case packetFilter(PacketFilterError)
+  /// An uplink of a routing instance is no port of its VRF, and there is no other.
+  case outsideVRF(uplink: String, vrf: String)
   /// A file that `link.tls` names cannot be used.
   case linkCredentials(LinkCredentialsError)
 
@@ -19,9 +21,11 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .notPermitted(let error):
-      "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun, and for routing instances CAP_SYS_ADMIN"
+      "\(error); jsrd needs CAP_NET_ADMIN, CAP_NET_RAW and access to /dev/net/tun, and for network namespaces as routing instances CAP_SYS_ADMIN"
     case .unavailable(let error): "\(error)"
     case .packetFilter(let error): "packet filter: \(error)"
+    case .outsideVRF(let uplink, let vrf):
+      "uplink \(uplink) is not in VRF \(vrf): ip link set \(uplink) master \(vrf) puts it there"
     case .linkCredentials(let error): "\(error)"
     }
   }
@@ -32,7 +36,7 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
     switch self {
     case .notPermitted: EX_NOPERM
     case .linkCredentials: EX_CONFIG
-    case .unavailable, .packetFilter: EX_UNAVAILABLE
+    case .unavailable, .packetFilter, .outsideVRF: EX_UNAVAILABLE
     }
   }
 }

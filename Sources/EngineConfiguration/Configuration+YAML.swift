@@ -31,7 +31,7 @@ extension Configuration {
     link = try Link(root.requireSection("link"), slot: slot)
     addresses = try Self.addresses(root.require("addresses"))
     uplinks = try Self.uplinks(root.require("uplinks"))
-    instances = try Self.instances(root.take("instances"))
+    instances = try Self.instances(root.take("instances"), mainUplinks: uplinks)
     mastership = try Mastership(root.takeSection("mastership"))
     control =
       try root.take("control")?.string("an absolute path of at most 107 bytes") {
@@ -118,9 +118,11 @@ extension Configuration {
   /// More than a router has of them.
   private static let instanceLimit = 64
 
-  private static func instances(_ value: ConfigurationValue?) throws(ConfigurationError) -> [Instance] {
+  private static func instances(
+    _ value: ConfigurationValue?, mainUplinks: [String]
+  ) throws(ConfigurationError) -> [Instance] {
     guard let value else { return [] }
-    let elements = try value.list("routing instances, each with name, netns, addresses and uplinks")
+    let elements = try value.list("routing instances, each with name, netns or vrf, addresses and uplinks")
     guard elements.count <= instanceLimit else {
       throw value.wrong("must be at most \(instanceLimit) routing instances, not \(elements.count)")
     }
@@ -136,24 +138,42 @@ extension Configuration {
       guard !instances.contains(where: { $0.name == name }) else {
         throw nameValue.wrong("\(name) is given more than once")
       }
-      if let vrf = section.take("vrf") {
-        throw vrf.wrong("VRFs are not served by this version; give the instance a network namespace (netns)")
+      let place = try place(&section, of: element)
+      guard !instances.contains(where: { $0.place == place.value }) else {
+        throw place.key.wrong("\(place.text) is given to another instance already")
       }
-      let namespaceValue = try section.require("netns")
-      let text = try namespaceValue.string("the name of a network namespace, or its absolute path") {
-        !$0.isEmpty && $0 != "." && $0 != ".." && ($0.hasPrefix("/") || !$0.contains("/"))
+      let addresses = try addresses(section.require("addresses"))
+      let uplinksValue = try section.require("uplinks")
+      let uplinks = try uplinks(uplinksValue)
+      if !place.value.isNamespace {
+        // All VRFs are in one namespace, with the main instance.
+        let others = instances.filter { !$0.place.isNamespace }.flatMap(\.uplinks) + mainUplinks
+        if let twice = uplinks.first(where: others.contains) {
+          throw uplinksValue.wrong("\(twice) is an uplink of another instance already")
+        }
       }
-      let path = text.hasPrefix("/") ? text : "/run/netns/" + text
-      guard !instances.contains(where: { $0.namespace == path }) else {
-        throw namespaceValue.wrong("\(text) is given to another instance already")
-      }
-      instances.append(
-        Instance(
-          name: name, namespace: path, addresses: try addresses(section.require("addresses")),
-          uplinks: try uplinks(section.require("uplinks"))))
-      try section.finish(known: ["name", "netns", "addresses", "uplinks"])
+      instances.append(Instance(name: name, place: place.value, addresses: addresses, uplinks: uplinks))
+      try section.finish(known: ["name", "netns", "vrf", "addresses", "uplinks"])
     }
     return instances
+  }
+
+  /// Where an instance is, as its section says it.
+  private static func place(
+    _ section: inout ConfigurationSection, of element: ConfigurationValue
+  ) throws(ConfigurationError) -> (value: Instance.Place, key: ConfigurationValue, text: String) {
+    if let key = section.take("vrf") {
+      let device = try key.string("the name of the device of a VRF, of 1 to 15 bytes", where: isInterfaceName)
+      if let other = section.take("netns") { throw other.wrong("excludes vrf: an instance is one of both") }
+      return (.vrf(device), key, device)
+    }
+    guard let key = section.take("netns") else {
+      throw element.wrong("needs netns, a network namespace, or vrf, the device of a VRF")
+    }
+    let text = try key.string("the name of a network namespace, or its absolute path") {
+      !$0.isEmpty && $0 != "." && $0 != ".." && ($0.hasPrefix("/") || !$0.contains("/"))
+    }
+    return (.namespace(text.hasPrefix("/") ? text : "/run/netns/" + text), key, text)
   }
 
   private static func addresses(_ value: ConfigurationValue) throws(ConfigurationError) -> [ReplicatedAddress]
@@ -207,15 +227,17 @@ extension Configuration {
     }
     var uplinks: [String] = []
     for element in elements {
-      // The kernel's own rule, dev_valid_name in net/core/dev.c.
-      let name = try element.string("the name of an interface of 1 to 15 bytes") { name in
-        name.utf8.count <= 15 && name != "." && name != ".."
-          && !name.contains { $0 == "/" || $0 == ":" || $0.isWhitespace }
-      }
+      let name = try element.string("the name of an interface of 1 to 15 bytes", where: isInterfaceName)
       guard !uplinks.contains(name) else { throw element.wrong("\(name) is given more than once") }
       uplinks.append(name)
     }
     return uplinks
+  }
+
+  /// By the kernel's own rule, dev_valid_name in net/core/dev.c.
+  private static func isInterfaceName(_ name: String) -> Bool {
+    (1...15).contains(name.utf8.count) && name != "." && name != ".."
+      && !name.contains { $0 == "/" || $0 == ":" || $0.isWhitespace }
   }
 }
 

@@ -69,13 +69,21 @@ public struct Configuration: Sendable, Hashable {
   /// One of several places with addresses and uplinks of their own, which may be the same as another's: what is in one is
   /// never taken for what is in another.
   public struct Instance: Sendable, Hashable {
+    public enum Place: Sendable, Hashable {
+      /// A network namespace, by its path.
+      case namespace(String)
+      /// A VRF of the namespace that the engine is in, by the name of its device.
+      case vrf(String)
+
+      public var isNamespace: Bool { if case .namespace = self { true } else { false } }
+    }
+
     /// 1 to 32 letters, digits, dots, dashes and underscores; the same on both routing engines.
     public var name: String
-    /// The path of the network namespace that it is.
-    public var namespace: String
+    public var place: Place
     /// At least one.
     public var addresses: [ReplicatedAddress]
-    /// As of the engine itself, in the namespace.
+    /// As of the engine itself, in the namespace; of a VRF its ports.
     public var uplinks: [String]
   }
 

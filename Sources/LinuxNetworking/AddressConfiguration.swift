@@ -42,26 +42,29 @@ public enum AddressConfiguration {
   private static let interval: UInt32 = 200
 
   /// Adds an address; it is no error if it is there already. Packets for it are delivered when this returns.
+  ///
+  /// - Parameter vrf: of which the interface is a port.
   public static func add(
-    _ address: IPAddress, prefixLength: UInt8, to interface: NetworkInterface
+    _ address: IPAddress, prefixLength: UInt8, to interface: NetworkInterface, in vrf: VRF? = nil
   ) throws(SystemError) {
     let flags = UInt16(NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
     try change(UInt16(RTM_NEWADDR), flags, Entry(address, prefixLength: prefixLength), interface, EEXIST)
     let looks = address.family == .v6 ? patience * 1000 / Int(interval) : 0
     for _ in 0..<looks {
-      if try isLocal(address) { break }
+      if try isLocal(address, in: vrf) { break }
       usleep(interval)
     }
   }
 
   /// Whether packets for `address` are for this machine.
-  private static func isLocal(_ address: IPAddress) throws(SystemError) -> Bool {
+  private static func isLocal(_ address: IPAddress, in vrf: VRF?) throws(SystemError) -> Bool {
     var query = rtmsg()
     query.rtm_family = UInt8(address.family == .v4 ? AF_INET : AF_INET6)
     query.rtm_dst_len = UInt8(address.byteCount * 8)
     let socket = try NetlinkSocket(NETLINK_ROUTE)
-    try socket.send(
-      UInt16(RTM_GETROUTE), UInt16(NLM_F_REQUEST), query, [(UInt16(RTA_DST.rawValue), address.bytes)])
+    var attributes = [(UInt16(RTA_DST.rawValue), address.bytes)]
+    if let vrf { attributes.append((UInt16(RTA_OIF.rawValue), withUnsafeBytes(of: vrf.index) { Array($0) })) }
+    try socket.send(UInt16(RTM_GETROUTE), UInt16(NLM_F_REQUEST), query, attributes)
     var isLocal = false
     do throws(SystemError) {
       // The answer is one message, without an end marker.

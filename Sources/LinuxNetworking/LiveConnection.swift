@@ -11,11 +11,12 @@ import Packet
 public enum LiveConnection {
   /// Whether this network namespace has the TCP connection `flow`.
   ///
+  /// - Parameter vrf: to which its socket is bound.
   /// - Throws: what the kernel says other than that there is none.
-  public static func exists(_ flow: Flow) throws(SystemError) -> Bool {
+  public static func exists(_ flow: Flow, in vrf: VRF? = nil) throws(SystemError) -> Bool {
     var state: UInt8?
     do throws(SystemError) {
-      try query(flow) { message, _ in state = message.idiag_state }
+      try query(flow, vrf) { message, _ in state = message.idiag_state }
     } catch {
       if error.code == ENOENT { return false }
       throw error
@@ -27,9 +28,9 @@ public enum LiveConnection {
   /// `nil` if it is not signed. Needs CAP_NET_ADMIN, without which the kernel keeps keys to itself.
   ///
   /// - Throws: `ENOENT` if there is no such connection, or the kernel lacks CONFIG_INET_DIAG.
-  public static func signingKey(of flow: Flow) throws(SystemError) -> [UInt8]? {
+  public static func signingKey(of flow: Flow, in vrf: VRF? = nil) throws(SystemError) -> [UInt8]? {
     var best: (prefixLength: UInt8, key: [UInt8])?
-    try query(flow) { _, attributes in
+    try query(flow, vrf) { _, attributes in
       attributes.forEachAttribute { kind, value in
         // INET_DIAG_MD5SIG (include/uapi/linux/inet_diag.h), an array.
         guard kind == 18 else { return }
@@ -47,7 +48,7 @@ public enum LiveConnection {
   }
 
   private static func query(
-    _ flow: Flow, _ found: (inet_diag_msg, UnsafeRawBufferPointer) -> Void
+    _ flow: Flow, _ vrf: VRF?, _ found: (inet_diag_msg, UnsafeRawBufferPointer) -> Void
   ) throws(SystemError) {
     var query = inet_diag_req_v2()
     query.sdiag_family = UInt8(flow.local.address.family == .v4 ? AF_INET : AF_INET6)
@@ -55,6 +56,7 @@ public enum LiveConnection {
     query.idiag_states = ~0
     // INET_DIAG_INFO (include/uapi/linux/inet_diag.h), without which the kernel leaves the keys out.
     query.idiag_ext = 1 << (2 - 1)
+    query.id.idiag_if = UInt32(bitPattern: vrf?.index ?? 0)
     query.id.idiag_sport = flow.local.port.bigEndian
     query.id.idiag_dport = flow.remote.port.bigEndian
     withUnsafeMutableBytes(of: &query.id.idiag_src) { flow.local.address.store(in: $0, at: 0) }

@@ -76,6 +76,12 @@ public struct Carrier: ~Copyable, Sendable {
 }
 
 extension NetworkInterface {
+  /// The name of the interface with this index; `nil` if there is none here.
+  public static func name(of index: Int32) -> String? {
+    var name = [CChar](repeating: 0, count: Int(IF_NAMESIZE))
+    return if_indextoname(UInt32(bitPattern: index), &name).map { String(cString: $0) }
+  }
+
   /// The name of the interface that has `address`; `nil` if none has.
   public static func name(having address: IPAddress) -> String? {
     var list: UnsafeMutablePointer<ifaddrs>?

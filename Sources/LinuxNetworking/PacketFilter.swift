@@ -1,6 +1,6 @@
 // Theory of operation
 //
-// One table, `netdev jsr`, does two things on every uplink.
+// One table, `netdev jsr` unless it is given another name, does two things on every uplink.
 //
 // Steering (DESIGN 4.1): packets of the flows in a set are forwarded to the TAP, on the ingress hook before
 // the local stack sees them, and on the egress hook after it has built the whole frame. Packets that carry
@@ -63,7 +63,7 @@ public final class PacketFilter {
     }
   }
 
-  private static let table = "netdev jsr"
+  private let table: String
   private let context: OpaquePointer
   private let mark: UInt32
   /// What is in the kernel's sets, so that steering is idempotent: removing an unknown element would fail.
@@ -71,12 +71,16 @@ public final class PacketFilter {
   /// How many of these are UDP, by local address: fragments of datagrams of such an address are steered.
   private var datagramFlowCounts: [IPAddress: Int] = [:]
 
-  /// - Parameter mark: of the packets that the engine has released (SO_MARK). Not 0.
-  public init(mark: UInt32) throws(PacketFilterError) {
+  /// - Parameters:
+  ///   - mark: of the packets that the engine has released (SO_MARK). Not 0.
+  ///   - table: its name, where several engines, or several routing instances of one, share a namespace: a letter, then
+  ///     letters, digits and underscores.
+  public init(mark: UInt32, table: String = "jsr") throws(PacketFilterError) {
     precondition(mark != 0, "unmarked packets are the ones to be steered")
     guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { throw .unavailable }
     self.context = context
     self.mark = mark
+    self.table = "netdev \(table)"
     guard nft_ctx_buffer_output(context) == 0, nft_ctx_buffer_error(context) == 0 else {
       nft_ctx_free(context)
       throw .unavailable
@@ -96,13 +100,13 @@ public final class PacketFilter {
   /// then a packet can slip between the old and the new chains.
   public func install(uplinks: [Uplink], replicated: [IPAddress]) throws(PacketFilterError) {
     let rules =
-      Self.rules(replicated: replicated) + (try Self.chains(of: uplinks, mark: mark))
+      rules(replicated: replicated) + (try chains(of: uplinks, mark: mark))
     let removal = try removal(keeping: uplinks.map(\.interface))
 
     do {
-      try run("add table \(Self.table)\n" + removal + rules)
+      try run("add table \(table)\n" + removal + rules)
     } catch .refused {
-      try run("add table \(Self.table)\ndelete table \(Self.table)\nadd table \(Self.table)\n" + rules)
+      try run("add table \(table)\ndelete table \(table)\nadd table \(table)\n" + rules)
     }
     steered = []
     datagramFlowCounts = [:]
@@ -114,7 +118,7 @@ public final class PacketFilter {
   /// - Parameter absent: interfaces that are gone. Their chains, where the kernel has kept them, stay for whatever comes
   ///   under their names.
   public func update(uplinks: [Uplink], absent: [NetworkInterface]) throws(PacketFilterError) {
-    try run(try Self.chains(of: uplinks, mark: mark))
+    try run(try chains(of: uplinks, mark: mark))
     try run(try removal(keeping: uplinks.map(\.interface) + absent))
   }
 
@@ -122,21 +126,21 @@ public final class PacketFilter {
   private func removal(keeping interfaces: [NetworkInterface]) throws(PacketFilterError) -> String {
     let wanted = Set(interfaces.flatMap { Self.chainNames($0) })
     return try existingChains().filter { !wanted.contains($0) && $0 != "fence" }.map {
-      "add chain \(Self.table) \($0)\nflush chain \(Self.table) \($0)\ndelete chain \(Self.table) \($0)\n"
+      "add chain \(table) \($0)\nflush chain \(table) \($0)\ndelete chain \(table) \($0)\n"
     }.joined()
   }
 
   /// The flows that are steered at this moment, whoever put them there, but for those that stand for all flows of
   /// their local end: before `install` those of an earlier run, whose table outlives it.
   public func steeredFlows() throws(PacketFilterError) -> Set<Flow> {
-    let table = try listTable()
+    let listing = try listTable()
     nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL))
     defer {
       nft_ctx_output_set_flags(context, UInt32(NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE))
     }
     var flows: Set<Flow> = []
-    for set in [FlowSet.flows4, .flows6] where table.contains("set \(set.rawValue) {") {
-      let text = try run("list set \(Self.table) \(set.rawValue)\n")
+    for set in [FlowSet.flows4, .flows6] where listing.contains("set \(set.rawValue) {") {
+      let text = try run("list set \(table) \(set.rawValue)\n")
       guard let start = text.firstRange(of: "elements = {")?.upperBound else { continue }
       flows.formUnion(text[start...].prefix { $0 != "}" }.split(separator: ",").compactMap { Self.flow($0) })
     }
@@ -169,7 +173,7 @@ public final class PacketFilter {
       for set in FlowSet.allCases {
         let elements = flows.lazy.filter { FlowSet($0) == set }.map(set.element)
         if !elements.isEmpty {
-          text += "\(verb) element \(Self.table) \(set.rawValue) { \(elements.joined(separator: ", ")) }\n"
+          text += "\(verb) element \(table) \(set.rawValue) { \(elements.joined(separator: ", ")) }\n"
         }
       }
     }
@@ -178,15 +182,15 @@ public final class PacketFilter {
     for flow in removed where flow.transport == .udp { counts[flow.local.address, default: 0] -= 1 }
     counts = counts.filter { $0.value > 0 }
     let (before, after) = (Set(datagramFlowCounts.keys), Set(counts.keys))
-    text += Self.fragmentElements("delete", before.subtracting(after))
-    text += Self.fragmentElements("add", after.subtracting(before))
+    text += fragmentElements("delete", before.subtracting(after))
+    text += fragmentElements("add", after.subtracting(before))
     try run(text)
     steered.subtract(removed)
     steered.formUnion(added)
     datagramFlowCounts = counts
   }
 
-  private static func fragmentElements(_ verb: String, _ addresses: Set<IPAddress>) -> String {
+  private func fragmentElements(_ verb: String, _ addresses: Set<IPAddress>) -> String {
     [(IPAddress.Family.v4, "fragments4"), (.v6, "fragments6")].map { family, set in
       let elements = addresses.filter { $0.family == family }.map(\.description)
       return elements.isEmpty
@@ -200,8 +204,8 @@ public final class PacketFilter {
   public func grantLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) {
     guard !addresses.isEmpty else { return }
     try run(
-      Self.elements("add", addresses) + Self.elements("delete", addresses)
-        + Self.elements("add", addresses, timeout: duration))
+      elements("add", addresses) + elements("delete", addresses)
+        + elements("add", addresses, timeout: duration))
   }
 
   /// Prolongs the lease of all of `addresses` to `duration` from now, if none of them has run out.
@@ -214,7 +218,7 @@ public final class PacketFilter {
   {
     guard !addresses.isEmpty else { return true }
     do {
-      try run(Self.elements("delete", addresses) + Self.elements("add", addresses, timeout: duration))
+      try run(elements("delete", addresses) + elements("add", addresses, timeout: duration))
       return true
     } catch .refused(let reason) where reason.contains(Self.kernelFoundNone) {
       return false
@@ -224,12 +228,12 @@ public final class PacketFilter {
   /// Shuts the fence for `addresses`, whether or not it was open.
   public func revokeLease(_ addresses: [IPAddress]) throws(PacketFilterError) {
     guard !addresses.isEmpty else { return }
-    try run(Self.elements("add", addresses) + Self.elements("delete", addresses))
+    try run(elements("add", addresses) + elements("delete", addresses))
   }
 
   /// How many packets the fence has dropped since ``install(uplinks:replicated:)`` first made the table.
   public func fencedPacketCount() throws(PacketFilterError) -> UInt64 {
-    let text = try run("list counter \(Self.table) fenced\n")
+    let text = try run("list counter \(table) fenced\n")
     let words = text.split { $0.isWhitespace }
     guard let at = words.firstIndex(of: "packets"), at + 1 < words.count, let count = UInt64(words[at + 1])
     else { throw .refused("unexpected listing of a counter: \(text.prefix(100))") }
@@ -238,7 +242,7 @@ public final class PacketFilter {
 
   /// Takes the table away: no steering, and no fence. No error if there is none.
   public func remove() throws(PacketFilterError) {
-    try run("add table \(Self.table)\ndelete table \(Self.table)\n")
+    try run("add table \(table)\ndelete table \(table)\n")
     steered = []
     datagramFlowCounts = [:]
   }
@@ -270,15 +274,15 @@ public final class PacketFilter {
   /// The table as nft prints it, without the elements of sets. `add` first, since listing a table that is not
   /// there is an error; an empty table does nothing.
   private func listTable() throws(PacketFilterError) -> String {
-    try run("add table \(Self.table)\n")
-    return try run("list table \(Self.table)\n")
+    try run("add table \(table)\n")
+    return try run("list table \(table)\n")
   }
 
   private static func chainNames(_ interface: NetworkInterface) -> [String] {
     ["ingress_\(interface.index)", "egress_\(interface.index)"]
   }
 
-  private static func elements(_ verb: String, _ addresses: [IPAddress], timeout: Duration? = nil) -> String {
+  private func elements(_ verb: String, _ addresses: [IPAddress], timeout: Duration? = nil) -> String {
     var suffix = ""
     if let timeout {
       let parts = timeout.components
@@ -297,7 +301,7 @@ public final class PacketFilter {
   }
 
   /// The chains of uplinks, filled anew.
-  private static func chains(of uplinks: [Uplink], mark: UInt32) throws(PacketFilterError) -> String {
+  private func chains(of uplinks: [Uplink], mark: UInt32) throws(PacketFilterError) -> String {
     func usable(_ name: String) throws(PacketFilterError) -> String {
       let allowed = name.utf8.allSatisfy { byte in
         switch byte {
@@ -316,7 +320,7 @@ public final class PacketFilter {
     for uplink in uplinks {
       let name = try usable(uplink.interface.name)
       let tap = try usable(uplink.tapName)
-      let chains = chainNames(uplink.interface)
+      let chains = Self.chainNames(uplink.interface)
       for (chain, hook, priority) in [(chains[0], "ingress", -300), (chains[1], "egress", 300)] {
         lines.append(
           "add chain \(table) \(chain) { type filter hook \(hook) device \"\(name)\" "
@@ -345,7 +349,7 @@ public final class PacketFilter {
   }
 
   /// Sets and the fence, with no flow steered and no lease granted.
-  private static func rules(replicated: [IPAddress]) -> String {
+  private func rules(replicated: [IPAddress]) -> String {
     let v4 = replicated.filter { $0.family == .v4 }.map(\.description)
     let v6 = replicated.filter { $0.family == .v6 }
     var lines = [

@@ -16,8 +16,9 @@ public final class RawIPSocket: Sendable {
   private let socket: OwnedDescriptor
   private let family: IPAddress.Family
 
+  /// - Parameter vrf: whose routes the packets take.
   /// - Throws: `EPERM` without CAP_NET_RAW, `EAFNOSUPPORT` if the kernel does not know the version.
-  public init(_ family: IPAddress.Family, mark: UInt32) throws(SystemError) {
+  public init(_ family: IPAddress.Family, mark: UInt32, in vrf: VRF? = nil) throws(SystemError) {
     self.family = family
     socket = try OwnedDescriptor(
       returnedBy: "socket(SOCK_RAW)",
@@ -26,6 +27,7 @@ public final class RawIPSocket: Sendable {
         Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue),
         Int32(IPPROTO_RAW)))
     try setSocketOption(socket.rawValue, SOL_SOCKET, SO_MARK, mark, "setsockopt(SO_MARK)")
+    try vrf?.bind(socket.rawValue)
   }
 
   /// Sends a packet, which starts with its IP header. Returns 0, or `errno`.

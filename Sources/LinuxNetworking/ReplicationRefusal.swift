@@ -24,6 +24,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case closing
   /// The packets of the socket never come by the engine.
   case otherNamespace
+  /// The socket takes packets only from the interface of this name (SO_BINDTODEVICE), which is no VRF of the engine's.
+  case boundToInterface(String)
   /// The kernel's answers do not fit together, for this reason.
   case unreadable(String)
   /// The socket could not be asked.
@@ -60,6 +62,9 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
     case .closing: "the connection is being closed in both directions; there is nothing left to protect"
     case .otherNamespace:
       "the socket belongs to another network namespace than the engine; make it in the engine's"
+    case .boundToInterface(let name):
+      "the socket is bound to \(name) (SO_BINDTODEVICE), and would get none of the packets that the engine delivers; "
+        + "bind it to no interface, or to the VRF of a routing instance"
     case .unreadable(let reason): reason
     case .system(let error): "the socket cannot be examined: \(error)"
     }

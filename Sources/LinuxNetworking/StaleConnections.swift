@@ -18,29 +18,34 @@ import Packet
 public enum StaleConnections {
   /// Ends all TCP connections whose local address is `address`. Listening sockets are left alone.
   ///
+  /// - Parameter isMeant: whether sockets that are bound to the device of this index are; 0 is for those bound to none.
   /// - Returns: how many there were.
   /// - Throws: `EOPNOTSUPP` if the kernel cannot end sockets, `EPERM` without CAP_NET_ADMIN.
-  public static func destroy(local address: IPAddress) throws(SystemError) -> Int {
-    try destroy(.tcp, local: address) { _, _ in true }
+  public static func destroy(
+    local address: IPAddress, boundTo isMeant: (Int32) -> Bool = { _ in true }
+  ) throws(SystemError) -> Int {
+    try destroy(.tcp, local: address) { _, _, device in isMeant(device) }
   }
 
   /// Ends those of the connections and UDP sockets of `address` that belong to one of `flows`.
   public static func destroy(
-    local address: IPAddress, among flows: Set<Flow>
+    local address: IPAddress, among flows: Set<Flow>, boundTo isMeant: (Int32) -> Bool = { _ in true }
   ) throws(SystemError) -> Int {
     var count = 0
     for transport in [TransportProtocol.tcp, .udp] {
       let own = flows.filter { $0.local.address == address && $0.transport == transport }
       guard !own.isEmpty else { continue }
       let ports = Set(own.map { [$0.local.port, $0.remote.port] })
-      count += try destroy(transport, local: address) { local, remote in ports.contains([local, remote]) }
+      count += try destroy(transport, local: address) { local, remote, device in
+        ports.contains([local, remote]) && isMeant(device)
+      }
     }
     return count
   }
 
   private static func destroy(
     _ transport: TransportProtocol, local address: IPAddress,
-    where isMeant: (_ localPort: UInt16, _ remotePort: UInt16) -> Bool
+    where isMeant: (_ localPort: UInt16, _ remotePort: UInt16, _ device: Int32) -> Bool
   ) throws(SystemError) -> Int {
     switch address.family {
     case .v6: return try destroy(transport, AF_INET6, address, where: isMeant)
@@ -54,7 +59,7 @@ public enum StaleConnections {
 
   private static func destroy(
     _ transport: TransportProtocol, _ family: Int32, _ address: IPAddress,
-    where isMeant: (UInt16, UInt16) -> Bool
+    where isMeant: (UInt16, UInt16, Int32) -> Bool
   ) throws(SystemError) -> Int {
     var query = inet_diag_req_v2()
     query.sdiag_family = UInt8(family)
@@ -69,7 +74,10 @@ public enum StaleConnections {
       let message = body.loadUnaligned(as: inet_diag_msg.self)
       let local = withUnsafeBytes(of: message.id.idiag_src) { IPAddress(address.family, $0, at: 0) }
       let ports = (UInt16(bigEndian: message.id.idiag_sport), UInt16(bigEndian: message.id.idiag_dport))
-      if local == address, isMeant(ports.0, ports.1) { found.append(message.id) }
+      guard local == address, isMeant(ports.0, ports.1, Int32(bitPattern: message.id.idiag_if)) else {
+        return
+      }
+      found.append(message.id)
     }) {}
 
     for id in found {

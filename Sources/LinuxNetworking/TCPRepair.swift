@@ -207,13 +207,14 @@ public enum TCPRepair {
   /// The local address must be there, and a route to the peer.
   ///
   /// - Parameters:
+  ///   - vrf: to which the socket is bound.
   ///   - scope: index of the interface, needed for link-local IPv6 addresses only.
   ///   - signingKey: of a signed connection (RFC 2385), 1 to 80 bytes.
   ///   - refused: told of each socket option that could not be set; the socket is good without it.
   /// - Throws: `EADDRNOTAVAIL` if the local address is missing, `ENETUNREACH` without a route,
   ///   `EADDRINUSE` or `EADDRNOTAVAIL` from connect if the connection exists here already.
   public static func restore(
-    _ snapshot: TCPSnapshot, scope: UInt32 = 0, signingKey: [UInt8]? = nil,
+    _ snapshot: TCPSnapshot, in vrf: VRF? = nil, scope: UInt32 = 0, signingKey: [UInt8]? = nil,
     refused: (SystemError) -> Void = { _ in }
   ) throws(TCPRepairError) -> OwnedDescriptor {
     guard snapshot.sendQueue.count == snapshot.writeSequence - snapshot.sendUnacknowledged else {
@@ -229,14 +230,14 @@ public enum TCPRepair {
       throw .inconsistent("the window was advertised for bytes that have not arrived")
     }
     do throws(SystemError) {
-      return try rebuild(snapshot, scope: scope, signingKey: signingKey, refused: refused)
+      return try rebuild(snapshot, vrf, scope: scope, signingKey: signingKey, refused: refused)
     } catch {
       throw .system(error)
     }
   }
 
   private static func rebuild(
-    _ snapshot: TCPSnapshot, scope: UInt32, signingKey: [UInt8]?, refused: (SystemError) -> Void
+    _ snapshot: TCPSnapshot, _ vrf: VRF?, scope: UInt32, signingKey: [UInt8]?, refused: (SystemError) -> Void
   ) throws(SystemError) -> OwnedDescriptor {
     let family = snapshot.local.address.family
     let socket = try OwnedDescriptor(
@@ -245,6 +246,7 @@ public enum TCPRepair {
         snapshot.isIPv6Socket ? AF_INET6 : AF_INET,
         Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0))
     let descriptor = socket.rawValue
+    try vrf?.bind(descriptor)
     try RepairMode.set(descriptor, TCP_REPAIR_ON)
     try reserveBuffers(descriptor, for: snapshot)
     snapshot.options.applyPlain(to: descriptor, family: family, refused: refused)

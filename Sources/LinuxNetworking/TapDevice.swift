@@ -42,12 +42,14 @@ public struct TapDevice: ~Copyable, Sendable {
   /// to 0, after every interface's own value has been raised to it: what is in force on each of them stays
   /// as it was.
   ///
-  /// - Parameter address: what the device shall have; one of the kernel's choice if `nil`. With that of its
-  ///   uplink, frames go back and forth between the two as they are.
+  /// - Parameters:
+  ///   - address: what the device shall have; one of the kernel's choice if `nil`. With that of its uplink, frames go
+  ///     back and forth between the two as they are.
+  ///   - vrf: of which it becomes a port.
   /// - Throws: `EBUSY` if another process has a device of this name, `EPERM` without the privilege, `ENOENT`
   ///   without the driver.
   public init(
-    named name: String, mtu: Int, hardwareAddress address: MACAddress? = nil
+    named name: String, mtu: Int, hardwareAddress address: MACAddress? = nil, in vrf: VRF? = nil
   ) throws(SystemError) {
     let descriptor = jsr_open_tap(name, Int32(VirtioNetHeader.byteCount))
     guard descriptor >= 0 else { throw SystemError("ioctl(TUNSETIFF)", on: name) }
@@ -71,6 +73,7 @@ public struct TapDevice: ~Copyable, Sendable {
       throw SystemError("ioctl(SIOCSIFTXQLEN)", on: name)
     }
     try Self.set(mtu: mtu, hardwareAddress: address, of: name, asking: query)
+    if let vrf { try vrf.add(port: NetworkInterface(named: name)) }
     guard
       jsr_interface_set_flags(
         query.rawValue, name, Int32(IFF_UP) | Int32(IFF_NOARP),

@@ -118,10 +118,12 @@ public enum UDPSocket {
   /// Makes a socket with these ends and options. The local address must be there, and for a connected one a route to the
   /// peer.
   ///
-  /// - Parameter refused: told of each socket option that could not be set; the socket is good without it.
+  /// - Parameters:
+  ///   - vrf: to which the socket is bound.
+  ///   - refused: told of each socket option that could not be set; the socket is good without it.
   /// - Throws: `EADDRNOTAVAIL` if the local address is missing, `EADDRINUSE` if another socket has the port.
   public static func restore(
-    _ ends: Ends, options: SocketOptions, refused: (SystemError) -> Void = { _ in }
+    _ ends: Ends, in vrf: VRF? = nil, options: SocketOptions, refused: (SystemError) -> Void = { _ in }
   ) throws(SystemError) -> OwnedDescriptor {
     let family = ends.local.address.family
     let blocking = options[.nonBlocking] == 0 ? 0 : Int32(SOCK_NONBLOCK.rawValue)
@@ -131,6 +133,7 @@ public enum UDPSocket {
         ends.isIPv6Socket ? AF_INET6 : AF_INET,
         Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | blocking, 0))
     let descriptor = socket.rawValue
+    try vrf?.bind(descriptor)
     options.applyPlain(to: descriptor, family: family, refused: refused)
     try options.applyBuffers(to: descriptor)
     if let reuse = options[.reuseAddress], reuse != 0 {

@@ -113,11 +113,12 @@ public final class EchoServer {
         [
           try ListeningSocket(
             at: try SocketAddress(host: host, port: options.port, isNumeric: true),
-            receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
+            receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey, vrf: options.vrf)
         ]
       } else {
         try ListeningSocket.everywhere(
-          port: options.port, receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey)
+          port: options.port, receiveBuffer: Self.receiveBufferByteCount, signingKey: options.signingKey,
+          vrf: options.vrf)
       }
     otherAddress = try options.otherAddress.map {
       try SocketAddress(host: $0, port: options.channelPort, isNumeric: true)

@@ -21,6 +21,8 @@ public struct EchoServerOptions: Sendable {
   /// Address for peers; `nil` for all of this machine, of both families, which lets the server listen before a
   /// replicated address is there.
   public var listenAddress: String?
+  /// The device of the VRF to listen for peers in; `nil` for none.
+  public var vrf: String?
   /// Port of the channel between the two instances.
   public var channelPort: UInt16 = 17000
   /// This routing engine's address on the inter-RE link; `nil` to listen at all addresses.

@@ -10,10 +10,11 @@ final class ListeningSocket {
   /// - Parameter receiveBuffer: Bytes, as for SO_RCVBUF, of every connection that is accepted; `nil` leaves it to the
   ///   kernel.
   /// - Parameter signingKey: What all connections have to be signed with (RFC 2385); `nil` for none.
+  /// - Parameter vrf: The device of a VRF to listen in; `nil` for none.
   /// - Parameter takesOneFamily: Leave connections of IPv4 alone if `address` is one of IPv6, so that another socket can
   ///   listen to them (IPV6_V6ONLY); otherwise `::` takes both.
   init(
-    at address: SocketAddress, receiveBuffer: Int32? = nil, signingKey: [UInt8]? = nil,
+    at address: SocketAddress, receiveBuffer: Int32? = nil, signingKey: [UInt8]? = nil, vrf: String? = nil,
     takesOneFamily: Bool = false
   ) throws(SystemError) {
     socket = try StreamSocket.make(address.family)
@@ -24,6 +25,7 @@ final class ListeningSocket {
     // Before listen(2): the scale of the window is agreed on in the handshake (tcp(7)).
     if let receiveBuffer { try StreamSocket.set(socket.rawValue, SOL_SOCKET, SO_RCVBUF, receiveBuffer) }
     if let signingKey { try StreamSocket.sign(socket.rawValue, address, prefixLength: 0, with: signingKey) }
+    if let vrf { try StreamSocket.enter(vrf: vrf, socket.rawValue) }
     let bound = address.withPointer { bind(socket.rawValue, $0, $1) }
     guard bound == 0 else { throw SystemError("bind", on: address.description) }
     guard listen(socket.rawValue, 4096) == 0 else { throw SystemError("listen", on: address.description) }
@@ -31,18 +33,18 @@ final class ListeningSocket {
 
   /// Listens at every address of this machine, with a socket for each family that its kernel knows.
   static func everywhere(
-    port: UInt16, receiveBuffer: Int32?, signingKey: [UInt8]?
+    port: UInt16, receiveBuffer: Int32?, signingKey: [UInt8]?, vrf: String?
   ) throws -> [ListeningSocket] {
     var sockets = [
       try ListeningSocket(
         at: try SocketAddress(host: "0.0.0.0", port: port, isNumeric: true), receiveBuffer: receiveBuffer,
-        signingKey: signingKey)
+        signingKey: signingKey, vrf: vrf)
     ]
     do {
       sockets.append(
         try ListeningSocket(
           at: try SocketAddress(host: "::", port: port, isNumeric: true), receiveBuffer: receiveBuffer,
-          signingKey: signingKey, takesOneFamily: true))
+          signingKey: signingKey, vrf: vrf, takesOneFamily: true))
     } catch let error as SystemError where error.code == EAFNOSUPPORT {}
     return sockets
   }

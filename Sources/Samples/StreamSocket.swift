@@ -41,6 +41,14 @@ enum StreamSocket {
     guard result == 0 else { throw SystemError("setsockopt(TCP_MD5SIG)", on: address.description) }
   }
 
+  /// Lets a socket, of UDP too, take part in what the interface of this name has: in a VRF, if it is the device of one.
+  static func enter(vrf name: String, _ descriptor: Int32) throws(SystemError) {
+    let result = name.withCString {
+      setsockopt(descriptor, SOL_SOCKET, SO_BINDTODEVICE, $0, socklen_t(name.utf8.count + 1))
+    }
+    guard result == 0 else { throw SystemError("setsockopt(SO_BINDTODEVICE)", on: name) }
+  }
+
   /// The address at the other end; `nil` if there is none any more.
   static func remoteAddress(of descriptor: Int32) -> SocketAddress? {
     SocketAddress { getpeername(descriptor, $0, $1) }

@@ -57,7 +57,7 @@ struct Jsrd: AsyncParsableCommand {
   /// What nothing works without. CAP_NET_BIND_SERVICE is kept beside, for merging connections of low ports.
   private static let neededCapabilities: Capabilities = [.netAdmin, .netRaw]
 
-  /// What visits to the network namespaces of other routing instances need, if there are any. It has to be known before
+  /// What visits to other network namespaces need, if there are routing instances in any. It has to be known before
   /// there is a second thread; what is wrong with the file is said later.
   private static func capabilitiesForInstances() -> Capabilities {
     let words = CommandLine.arguments
@@ -65,7 +65,7 @@ struct Jsrd: AsyncParsableCommand {
       words.first { $0.hasPrefix("--config=") }.map { String($0.dropFirst("--config=".count)) }
       ?? words.firstIndex(of: "--config").flatMap { words.dropFirst($0 + 1).first }
     guard let path, let configuration = try? Configuration(contentsOf: path) else { return [] }
-    return configuration.instances.isEmpty ? [] : .sysAdmin
+    return configuration.instances.contains { $0.place.isNamespace } ? .sysAdmin : []
   }
 
   /// - Returns: what is in force.

@@ -27,6 +27,8 @@ struct EchoServerCommand: ParsableCommand {
       "Address for peers, instead of all of this machine, IPv4 and IPv6; :: takes both with one socket.",
       valueName: "address"))
   var listen: String?
+  @Option(help: ArgumentHelp("The device of a VRF to listen for peers in.", valueName: "device"))
+  var vrf: String?
   @Option(help: ArgumentHelp("Port of the channel between the two instances.", valueName: "port"))
   var orePort: UInt16 = 17000
   @Option(
@@ -82,6 +84,7 @@ struct EchoServerCommand: ParsableCommand {
     options.controlSocket = socket
     options.port = port
     options.listenAddress = listen
+    options.vrf = vrf
     options.channelPort = orePort
     options.channelListenAddress = oreListen
     options.otherAddress = ore

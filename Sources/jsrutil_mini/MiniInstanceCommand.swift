@@ -17,6 +17,9 @@ struct MiniInstanceCommand: ParsableCommand {
     help: ArgumentHelp(
       "The replicated address; by default the one that packets to PEER leave from.", valueName: "address"))
   var local: String?
+  @Option(
+    help: ArgumentHelp("The device of a VRF that the peer is in; needs --local.", valueName: "device"))
+  var vrf: String?
   @Option(name: .customShort("p"), help: "The local port, the same on both REs.")
   var port: UInt16 = 16001
   @Flag(help: "Do not connect the socket: send to PEER by address.")
@@ -45,6 +48,7 @@ struct MiniInstanceCommand: ParsableCommand {
     guard part == 0 || part == 1 else {
       throw ValidationError("the last argument is 0 (primary) or 1 (secondary)")
     }
+    guard vrf == nil || local != nil else { throw ValidationError("--vrf needs --local") }
     guard port > 0, peerPort > 0 else { throw ValidationError("ports are between 1 and 65535") }
     guard pause > 0 else { throw ValidationError("-w must be at least 1") }
     guard (0...65_000).contains(length) else { throw ValidationError("-l must be between 0 and 65000") }
@@ -53,6 +57,7 @@ struct MiniInstanceCommand: ParsableCommand {
   func run() throws {
     var options = MiniInstance.Options(peer: peer, peerPort: peerPort, isPrimary: part == 0)
     options.local = local
+    options.vrf = vrf
     options.localPort = port
     options.isUnconnected = unconnected
     options.pauseMilliseconds = UInt64(pause)

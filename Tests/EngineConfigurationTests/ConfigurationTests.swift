@@ -146,6 +146,7 @@ struct ConfigurationTests {
     ("link.insecure", smallest("insecure: true", "tls: { certificate: a, key: b, ca: c }"), false),
     ("addresses", smallest("5.5.5.5/24", "5.5.5.6/24"), false),
     ("uplinks", smallest("eth0", "eth1"), false),
+    ("instances", smallest + instance("\(place), \(rest)"), false),
     ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
     (
       "mastership.keepalive.interval", smallest + "mastership: { keepalive: { interval: 200ms } }", false
@@ -221,7 +222,7 @@ struct ConfigurationTests {
     }
   }
 
-  static let mistakes: [Mistake] = missing + shape + ranges + unsupported + values
+  static let mistakes: [Mistake] = missing + shape + ranges + unsupported + values + instances
 
   static let missing: [Mistake] = [
     Mistake("no node", smallest("node: re0\n", ""), line: 1, key: "node", says: "is missing"),
@@ -351,6 +352,80 @@ struct ConfigurationTests {
       "size beyond any number", behind: "limits: { record: 9223372036854775807GiB }", key: "limits.record",
       says: "from 128KiB to 64MiB"),
   ]
+
+  /// One routing instance behind the smallest configuration, and what is written of it beside its name.
+  static func instance(_ text: String) -> String {
+    "instances: [ { name: blue, \(text) } ]"
+  }
+  static let place = "netns: blue"
+  static let rest = "addresses: [ 5.5.5.5/24 ], uplinks: [ eth0 ]"
+  static let vrfRest = "addresses: [ 5.5.5.5/24 ], uplinks: [ eth1 ]"
+
+  static let instances: [Mistake] = [
+    Mistake(
+      "no instance", behind: "instances: []", key: "instances", says: "at least one of routing instances"),
+    Mistake(
+      "an instance without a name", behind: "instances: [ { \(place), \(rest) } ]", key: "instances[0].name",
+      says: "is missing"),
+    Mistake(
+      "an instance called main", behind: "instances: [ { name: main, \(place), \(rest) } ]",
+      key: "instances[0].name", says: "cannot be main"),
+    Mistake(
+      "an instance nowhere", behind: instance(rest), key: "instances[0]",
+      says: "needs netns, a network namespace, or vrf"
+    ),
+    Mistake(
+      "an instance in two places", behind: instance("\(place), vrf: red, \(rest)"), key: "instances[0].netns",
+      says: "excludes vrf"),
+    Mistake(
+      "a namespace of another folder", behind: instance("netns: ../blue, \(rest)"), key: "instances[0].netns",
+      says: "the name of a network namespace, or its absolute path"),
+    Mistake(
+      "a VRF that cannot be", behind: instance("vrf: blue/red, \(vrfRest)"), key: "instances[0].vrf",
+      says: "the name of the device of a VRF"),
+    Mistake(
+      "an uplink of the main instance in a VRF", behind: instance("vrf: red, \(rest)"),
+      key: "instances[0].uplinks", says: "eth0 is an uplink of another instance already"),
+    Mistake(
+      "an instance without addresses", behind: instance("\(place), uplinks: [ eth0 ]"),
+      key: "instances[0].addresses", says: "is missing"),
+    Mistake(
+      "unknown key in an instance", behind: instance("\(place), \(rest), table: 10"),
+      key: "instances[0].table",
+      says: "is not known; the keys here are name, netns, vrf, addresses, uplinks"),
+    Mistake(
+      "two instances of one name", behind: "instances: [ { name: blue, \(place), \(rest) }, { name: blue } ]",
+      key: "instances[1].name", says: "blue is given more than once"),
+    Mistake(
+      "two instances in one namespace",
+      behind:
+        "instances: [ { name: blue, \(place), \(rest) }, { name: red, netns: /run/netns/blue, \(rest) } ]",
+      key: "instances[1].netns", says: "/run/netns/blue is given to another instance already"),
+    Mistake(
+      "two instances in one VRF",
+      behind: "instances: [ { name: blue, vrf: v, \(vrfRest) }, { name: red, vrf: v, \(vrfRest) } ]",
+      key: "instances[1].vrf", says: "v is given to another instance already"),
+  ]
+
+  @Test("names routing instances, which are network namespaces and VRFs")
+  func routingInstances() throws {
+    let configuration = try Self.read(
+      Self.smallest
+        + """
+        instances:
+          - { name: blue, \(Self.place), \(Self.rest) }
+          - { name: red, netns: /run/other/red, \(Self.rest) }
+          - { name: green, vrf: vrf0, \(Self.vrfRest) }
+
+        """)
+    #expect(configuration.instances.map(\.name) == ["blue", "red", "green"])
+    #expect(
+      configuration.instances.map(\.place) == [
+        .namespace("/run/netns/blue"), .namespace("/run/other/red"), .vrf("vrf0"),
+      ])
+    #expect(configuration.instances.map(\.uplinks) == [["eth0"], ["eth0"], ["eth1"]])
+    #expect(configuration.instances.allSatisfy { $0.addresses.map(\.description) == ["5.5.5.5/24"] })
+  }
 
   static let unsupported: [Mistake] = [
     Mistake(

@@ -25,9 +25,10 @@ extension StatusReport {
       ("uptime", "\(uptimeMilliseconds / 1000) s"),
     ]
     let others = (instances ?? []).map { instance in
-      (
+      let place = instance.vrf.map { "vrf \($0)" } ?? instance.namespace ?? "unknown"
+      return (
         "instance",
-        "\(instance.name) (\(instance.namespace)): \(instance.addresses.joined(separator: ", ")) on \(Self.list(instance.uplinks))"
+        "\(instance.name) (\(place)): \(instance.addresses.joined(separator: ", ")) on \(Self.list(instance.uplinks))"
       )
     }
     return (facts + others).map { name, value in

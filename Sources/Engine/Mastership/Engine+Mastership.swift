@@ -114,9 +114,7 @@ extension Engine {
     }
     for address in instance.addresses {
       do throws(SystemError) {
-        let count = try instance.inside { () throws(SystemError) in
-          try StaleConnections.destroy(local: address)
-        }
+        let count = try instance.endConnections(of: address)
         if count > 0 { logger.info("ended \(count) stale connections of \(address)\(instance.mention)") }
       } catch {
         logger.warning("stale connections of \(address)\(instance.mention) are left: \(error)")

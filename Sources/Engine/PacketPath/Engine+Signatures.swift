@@ -36,7 +36,7 @@ extension Engine {
 
   private func signingKey(of flow: Flow) throws(SystemError) -> [UInt8]? {
     guard let instance = instance(of: flow) else { throw SystemError("sock_diag", code: ENODEV) }
-    return try instance.inside { () throws(SystemError) in try LiveConnection.signingKey(of: flow) }
+    return try instance.signingKey(of: flow)
   }
 
   /// Whether the kernel takes a segment from the peer, as far as signatures are concerned.

@@ -166,6 +166,11 @@ extension Engine {
         "the peer's address \(flow.remote.address) is valid on one link only; connect it with a global one")
       return nil
     }
+    // One that has to do with link-local addresses always is.
+    if let name = instance.foreignInterface(of: socket.descriptor) {
+      reply.refuse(.unsuitableSocket, "\(ReplicationRefusal.boundToInterface(name))")
+      return nil
+    }
     guard !lastRecords.contains(where: { $0.flow == flow }) else {
       reply.refuse(
         .wrongState,
@@ -186,11 +191,15 @@ extension Engine {
   }
 
   private func instance(ofSocket socket: Int32) throws(ReplicationRefusal) -> RoutingInstance {
-    let found: NetworkNamespaceCookie
+    let namespace: NetworkNamespaceCookie
+    let device: Int32
     do throws(SystemError) {
-      found = try NetworkNamespaceCookie(of: socket)
+      namespace = try NetworkNamespaceCookie(of: socket)
+      device = try VRF.device(of: socket)
     } catch { throw .system(error) }
-    guard let instance = instances.first(where: { $0.namespace == found }) else { throw .otherNamespace }
+    guard let instance = instances.first(where: { $0.has(socketIn: namespace, boundTo: device) }) else {
+      throw .otherNamespace
+    }
     return instance
   }
 
@@ -422,7 +431,7 @@ extension Engine {
     guard let flow = try? node.socket(handle).flow else { return false }
     do throws(SystemError) {
       guard let instance = instance(of: flow) else { return true }
-      return try !instance.inside { () throws(SystemError) in try LiveConnection.exists(flow) }
+      return try !instance.hasConnection(flow)
     } catch {
       logger.error("socket \(handle): whether the kernel still has it is not known: \(error)")
       return false
@@ -672,7 +681,7 @@ extension Engine {
       isIPv6Socket: plan.options.first == 1)
     let descriptor: OwnedDescriptor
     do throws(SystemError) {
-      descriptor = try UDPSocket.restore(ends, options: options) { [logger] error in
+      descriptor = try UDPSocket.restore(ends, in: instance.vrf, options: options) { [logger] error in
         logger.warning("a socket option is not restored: \(error)")
       }
     } catch { throw .system(error) }
@@ -698,7 +707,8 @@ extension Engine {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
     let descriptor: OwnedDescriptor
     do throws(TCPRepairError) {
-      descriptor = try TCPRepair.restore(snapshot, signingKey: signingKey) { [logger] error in
+      descriptor = try TCPRepair.restore(snapshot, in: instance.vrf, signingKey: signingKey) {
+        [logger] error in
         logger.warning("a socket option is not restored: \(error)")
       }
     } catch { throw .repair(error) }

@@ -5,8 +5,8 @@ import LinuxNetworking
 import Packet
 import Replication
 
-/// What replicated addresses need of one routing instance, which is a network namespace: its uplinks, its packet filter, and the sockets through
-/// which the engine sends what it has built itself.
+/// What replicated addresses need of one routing instance, which is a network namespace or a VRF: its uplinks, its packet
+/// filter, and the sockets through which the engine sends what it has built itself.
 ///
 /// Whatever depends on where an address is valid is here, and nothing else of the engine asks the kernel for it.
 final class RoutingInstance {
@@ -39,8 +39,8 @@ final class RoutingInstance {
   /// In the order of the configuration. There is at least one.
   var uplinks: [Uplink] { parts.uplinks }
   var filter: PacketFilter { parts.filter }
-  /// Of all sockets whose packets come by here.
-  var namespace: NetworkNamespaceCookie { parts.namespace }
+  /// To which its sockets are bound, if it is one.
+  var vrf: VRF? { place.vrf }
   /// What an earlier run of the engine had steered.
   var formerFlows: Set<Flow> { parts.formerFlows }
 
@@ -50,31 +50,35 @@ final class RoutingInstance {
   /// Prepares the namespace that the engine is in: TAP devices, packet filter, sockets. No flow is steered yet, and the
   /// fence is shut.
   ///
-  /// - Parameter mark: of the frames that the engine itself sends, so that the packet filter does not steer them back.
+  /// - Parameters:
+  ///   - others: where all other instances are.
+  ///   - mark: of the frames that the engine itself sends, so that the packet filter does not steer them back.
   /// - Throws: if none of the uplinks is there; others may come later.
   convenience init(
-    replicated: [Configuration.ReplicatedAddress], uplinks: [String], mark: UInt32
+    replicated: [Configuration.ReplicatedAddress], uplinks: [String], beside others: [InstancePlace],
+    mark: UInt32
   ) throws(EngineError) {
     try self.init(
-      nil, .main, in: InstancePlace(namespace: nil), replicated: replicated, uplinks: uplinks, mark: mark)
+      nil, .main, in: InstancePlace(beside: others), replicated: replicated, uplinks: uplinks,
+      names: PartNames(),
+      mark: mark)
   }
 
-  /// Does the same in another namespace.
-  convenience init(_ instance: Configuration.Instance, mark: UInt32) throws(EngineError) {
-    let place: InstancePlace
-    do throws(SystemError) {
-      place = InstancePlace(namespace: try NetworkNamespace(path: instance.namespace))
-    } catch {
-      throw EngineError(error)
-    }
+  /// Does the same in another place.
+  ///
+  /// - Parameter number: the how-manieth of the configuration it is, from 1.
+  convenience init(
+    _ instance: Configuration.Instance, in place: InstancePlace, number: Int, mark: UInt32
+  ) throws(EngineError) {
+    let id = RoutingInstanceID(name: instance.name)
     try self.init(
-      instance.name, RoutingInstanceID(name: instance.name), in: place, replicated: instance.addresses,
-      uplinks: instance.uplinks, mark: mark)
+      instance.name, id, in: place, replicated: instance.addresses, uplinks: instance.uplinks,
+      names: place.vrf == nil ? PartNames() : PartNames(id, number: number), mark: mark)
   }
 
   private init(
     _ name: String?, _ id: RoutingInstanceID, in place: InstancePlace,
-    replicated: [Configuration.ReplicatedAddress], uplinks names: [String], mark: UInt32
+    replicated: [Configuration.ReplicatedAddress], uplinks: [String], names: PartNames, mark: UInt32
   ) throws(EngineError) {
     self.name = name
     self.id = id
@@ -83,8 +87,27 @@ final class RoutingInstance {
     let addresses = replicated.map(\.address)
     self.addresses = addresses
     parts = try place.inside { () throws(EngineError) in
-      try Parts(id, in: place, addresses: addresses, uplinks: names, mark: mark)
+      try Parts(id, in: place, addresses: addresses, uplinks: uplinks, names: names, mark: mark)
     }
+  }
+
+  /// What the parts are called, so that those of instances in the same namespace differ.
+  private struct PartNames {
+    let table: String
+    private let tapPrefix: String
+
+    init() {
+      table = "jsr"
+      tapPrefix = "jsr"
+    }
+
+    /// The table has to be found again by the next run, in which the instance may have another number.
+    init(_ id: RoutingInstanceID, number: Int) {
+      table = "jsr_" + String(id.rawValue, radix: 16)
+      tapPrefix = "jsr-\(number)-"
+    }
+
+    func tap(_ number: Int) -> String { tapPrefix + "\(number)" }
   }
 
   /// What is made in the namespace.
@@ -98,16 +121,16 @@ final class RoutingInstance {
     let interfaceNews: InterfaceNews
 
     init(
-      _ id: RoutingInstanceID, in place: InstancePlace, addresses: [IPAddress], uplinks names: [String],
-      mark: UInt32
+      _ id: RoutingInstanceID, in place: InstancePlace, addresses: [IPAddress], uplinks uplinkNames: [String],
+      names: PartNames, mark: UInt32
     ) throws(EngineError) {
       var uplinks: [Uplink] = []
       var present: [(uplink: Uplink, interface: NetworkInterface)] = []
       do throws(SystemError) {
         // Before anything is looked at, so that nothing can happen unnoticed.
         interfaceNews = try InterfaceNews()
-        for (number, name) in names.enumerated() {
-          let uplink = try Uplink(name, of: id, in: place, tapName: "jsr\(number)", mark: mark)
+        for (number, name) in uplinkNames.enumerated() {
+          let uplink = try Uplink(name, of: id, in: place, tapName: names.tap(number), mark: mark)
           uplinks.append(uplink)
           if let interface = uplink.present {
             try uplink.adapt(to: interface)
@@ -115,19 +138,20 @@ final class RoutingInstance {
           }
         }
         // Says what is wrong with the first one.
-        if present.isEmpty { _ = try NetworkInterface(named: names[0]) }
+        if present.isEmpty { _ = try NetworkInterface(named: uplinkNames[0]) }
         var rawSockets: [IPAddress.Family: RawIPSocket] = [:]
         for family in Set(addresses.map(\.family)) {
-          rawSockets[family] = try RawIPSocket(family, mark: mark)
+          rawSockets[family] = try RawIPSocket(family, mark: mark, in: place.vrf)
         }
         self.rawSockets = rawSockets
         namespace = try NetworkNamespaceCookie.own()
       } catch {
         throw EngineError(error)
       }
+      if present.isEmpty, let vrf = place.vrf { throw .outsideVRF(uplink: uplinkNames[0], vrf: vrf.name) }
       self.uplinks = uplinks
       do throws(PacketFilterError) {
-        filter = try PacketFilter(mark: mark)
+        filter = try PacketFilter(mark: mark, table: names.table)
         formerFlows = try filter.steeredFlows()
         try filter.install(uplinks: present.map { $0.uplink.steering($0.interface) }, replicated: addresses)
       } catch {
@@ -148,6 +172,42 @@ final class RoutingInstance {
 
   /// For people, behind something that is said of it.
   var mention: String { name.map { " of instance \($0)" } ?? "" }
+
+  // MARK: Sockets
+
+  /// Whether packets of a socket come by here: one of this namespace that is bound to the device of index `device`, or
+  /// to none if that is 0.
+  func has(socketIn namespace: NetworkNamespaceCookie, boundTo device: Int32) -> Bool {
+    namespace == parts.namespace && place.hasSocket(boundTo: device)
+  }
+
+  /// The interface that a socket of this instance takes packets from alone; `nil` if it takes those of all uplinks.
+  func foreignInterface(of socket: Int32) -> String? {
+    guard let device = try? VRF.device(of: socket), device != vrf?.index ?? 0 else { return nil }
+    return inside { NetworkInterface.name(of: device) } ?? "interface \(device)"
+  }
+
+  /// Ends all TCP connections of `address` that are here, or only those, and the UDP sockets, of `flows`.
+  ///
+  /// - Returns: how many there were.
+  func endConnections(of address: IPAddress, among flows: Set<Flow>? = nil) throws(SystemError) -> Int {
+    try inside { () throws(SystemError) in
+      guard let flows else {
+        return try StaleConnections.destroy(local: address, boundTo: place.hasSocket)
+      }
+      return try StaleConnections.destroy(local: address, among: flows, boundTo: place.hasSocket)
+    }
+  }
+
+  /// Whether the kernel has the TCP connection `flow` here.
+  func hasConnection(_ flow: Flow) throws(SystemError) -> Bool {
+    try inside { () throws(SystemError) in try LiveConnection.exists(flow, in: vrf) }
+  }
+
+  /// The key that the TCP connection `flow` is signed with here; `nil` if it is not signed.
+  func signingKey(of flow: Flow) throws(SystemError) -> [UInt8]? {
+    try inside { () throws(SystemError) in try LiveConnection.signingKey(of: flow, in: vrf) }
+  }
 
   // MARK: Addresses
 
@@ -182,7 +242,8 @@ final class RoutingInstance {
       do throws(SystemError) {
         try inside { () throws(SystemError) in
           if isToHave {
-            try AddressConfiguration.add(replicated.address, prefixLength: length, to: interface)
+            try AddressConfiguration.add(
+              replicated.address, prefixLength: length, to: interface, in: vrf)
           } else {
             try AddressConfiguration.remove(replicated.address, prefixLength: length, from: interface)
           }

@@ -70,15 +70,17 @@ final class Uplink {
     self.place = place
     self.mark = mark
     carrier = try Carrier(of: name)
-    let tap = try TapDevice(named: tapName, mtu: Self.defaultMTU)
+    let tap = try TapDevice(named: tapName, mtu: Self.defaultMTU, in: place.vrf)
     hardwareAddress = tap.hardwareAddress
     self.tap = tap
   }
 
   // MARK: The interface
 
-  /// What is there under the name at this moment.
-  var present: NetworkInterface? { carrier.interface }
+  /// What is there under the name at this moment, if it belongs to the routing instance.
+  var present: NetworkInterface? {
+    carrier.interface.flatMap { interface in place.inside { place.has(interface) } ? interface : nil }
+  }
 
   /// Looks again whether it is running.
   ///

@@ -5,13 +5,15 @@ import Glibc
 final class DatagramSocket {
   private let socket: OwnedDescriptor
 
-  /// Makes a non-blocking socket that is bound to `local`, and connected to `remote` if there is one.
-  init(local: SocketAddress, remote: SocketAddress? = nil) throws(SystemError) {
+  /// Makes a non-blocking socket that is bound to `local`, and connected to `remote` if there is one, in the VRF of a
+  /// device if one is named.
+  init(local: SocketAddress, remote: SocketAddress? = nil, vrf: String? = nil) throws(SystemError) {
     let socket = try OwnedDescriptor(
       returnedBy: "socket",
       Glibc.socket(
         local.family,
         Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0))
+    if let vrf { try StreamSocket.enter(vrf: vrf, socket.rawValue) }
     guard local.withPointer({ bind(socket.rawValue, $0, $1) }) == 0 else {
       throw SystemError("bind", on: local.description)
     }

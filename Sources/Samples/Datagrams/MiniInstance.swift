@@ -16,6 +16,8 @@ public final class MiniInstance {
     public var isPrimary: Bool
     /// The replicated address; `nil` for that from which packets to the peer leave.
     public var local: String?
+    /// The device of the VRF that the peer is in; `nil` for none. `local` is not `nil` then.
+    public var vrf: String?
     /// The port of this end, on both REs.
     public var localPort: UInt16 = 16001
     /// The socket is not connected, and each datagram is sent to the peer's address.
@@ -184,7 +186,8 @@ public final class MiniInstance {
   private func serve() throws {
     let host = try options.local ?? DatagramSocket.localHost(towards: peer)
     let local = try SocketAddress(host: host, port: options.localPort, isNumeric: true)
-    let socket = try DatagramSocket(local: local, remote: options.isUnconnected ? nil : peer)
+    let socket = try DatagramSocket(
+      local: local, remote: options.isUnconnected ? nil : peer, vrf: options.vrf)
     say("\(session.node): UDP \(local) to \(peer)\(options.isUnconnected ? ", not connected" : "")")
     work = .serving(socket, nil)
   }

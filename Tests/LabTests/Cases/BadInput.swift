@@ -141,6 +141,10 @@ extension LabSuite {
         let (here, there) = try Self.connection("10.77.0.1", 16_005)
         close(there)
         let (other, end) = try Self.connection("10.77.0.1", 16_006)
+        let (bound, boundEnd) = try Self.connection("5.5.5.5", 16_008)
+        guard setsockopt(bound, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) == 0 else {
+          throw SystemError("setsockopt(SO_BINDTODEVICE)")
+        }
         var all = [
           Unsuitable(kind: "a file", descriptor: open("/dev/null", O_RDWR | O_CLOEXEC), says: "not a socket"),
           Unsuitable(kind: "a pipe", descriptor: ends[0], says: "not a socket"),
@@ -160,6 +164,9 @@ extension LabSuite {
         ]
         close(here)
         // Its own end is closed with the case.
+        all.append(
+          Unsuitable(kind: "a socket of an interface", descriptor: bound, says: "the socket is bound to lo"))
+        close(boundEnd)
         all.append(
           Unsuitable(kind: "its other end", descriptor: end, says: "10.77.0.1 is not a replicated one"))
         let multipath = socket(

@@ -14,36 +14,41 @@ extension LabSuite {
       let peer: PeerTraffic
       let miniPeer: Program
 
-      /// - Parameter milliseconds: between the datagrams of each end, so that the numbers of two sides differ.
+      /// - Parameters:
+      ///   - vrf: of the instance, on both routing engines.
+      ///   - firstPort: of the routing engines: of TCP; that of UDP is the next.
+      ///   - milliseconds: between the datagrams of each end, so that the numbers of two sides differ.
       init(
-        _ name: String, _ nodes: (re0: Node, re1: Node, peer: Node), in lab: Lab, milliseconds: Int
+        _ name: String, _ nodes: (re0: Node, re1: Node, peer: Node), vrf: String? = nil,
+        firstPort: Int = 16000,
+        in lab: Lab, milliseconds: Int
       ) async throws {
         self.name = name
         servers = try [nodes.re0, nodes.re1].map { node in
           try lab.start(
-            "\(node.rawValue)-jsrutil", on: node,
+            "\(node.rawValue)-\(name)-jsrutil", on: node,
             [
               try Binaries.path(of: "jsrutil"), "-a", "jsr_echo_server", "--rendezvous", "--service",
               "echo-\(name)",
-              "-v", "--quiet",
-            ])
+              "-v", "--quiet", "-p", "\(firstPort)",
+            ] + (vrf.map { ["--vrf", $0] } ?? []))
         }
         miniPeer = try lab.start(
           "\(nodes.peer.rawValue)-jsrpeer_mini", on: nodes.peer,
           [try Binaries.path(of: "jsrpeer_mini"), "-w", "\(milliseconds)", "7000"])
         instances = try [(nodes.re0, 0), (nodes.re1, 1)].map { node, part in
           try lab.start(
-            "\(node.rawValue)-jsrutil_mini", on: node,
+            "\(node.rawValue)-\(name)-jsrutil_mini", on: node,
             [
               try Binaries.path(of: "jsrutil_mini"), "-w", "\(milliseconds)", "--service", "mini-\(name)",
-              "5.5.5.4",
-              "7000", "\(part)",
-            ])
+              "-p", "\(firstPort + 1)",
+            ] + (vrf.map { ["--vrf", $0, "--local", "5.5.5.5"] } ?? []) + ["5.5.5.4", "7000", "\(part)"])
         }
-        try await RoutingInstances.waitUntilListening(nodes.re0, in: lab)
+        try await RoutingInstances.waitUntilListening(nodes.re0, port: firstPort, in: lab)
         peer = try PeerTraffic(
           "\(nodes.peer.rawValue)-jsrpeer", in: lab, on: nodes.peer,
-          ["-n", "5", "-m", "0", "-w", "5", "--quiet"])
+          families: vrf == nil ? Family.allCases : [.v4],
+          port: firstPort, ["-n", "5", "-m", "0", "-w", "5", "--quiet"])
       }
 
       /// Ends everything, and checks what both ends have counted.
@@ -69,9 +74,9 @@ extension LabSuite {
       }
     }
 
-    private static func waitUntilListening(_ node: Node, in lab: Lab) async throws {
+    private static func waitUntilListening(_ node: Node, port: Int = 16000, in lab: Lab) async throws {
       try await eventually(within: .seconds(10), "the echo server on \(node.rawValue) listens") {
-        try await !lab.run(["ss", "-tlnH", "sport", "=", ":16000"], on: node).isEmpty
+        try await !lab.run(["ss", "-tlnH", "sport", "=", ":\(port)"], on: node).isEmpty
       }
     }
 
@@ -84,40 +89,70 @@ extension LabSuite {
         var configuration = EngineConfiguration()
         configuration.blueOf = lab.id
         let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
-        let levels = [try await pair.re0.levels(), try await pair.re1.levels()]
-        let main = try await Side("main", (.re0, .re1, .peer), in: lab, milliseconds: 10)
-        let blue = try await Side("blue", (.re0Blue, .re1Blue, .peerBlue), in: lab, milliseconds: 7)
-        try await pair.waitUntilReplicated(12, primary: pair.re0)
-
-        for engine in [pair.re0, pair.re1] {
-          let sockets = try await engine.sockets()
-          let apart = Dictionary(grouping: sockets) { $0.instance ?? "main" }
-          #expect(apart["main"]?.count == 6 && apart["blue"]?.count == 6)
-          let flows = apart.mapValues {
-            Set($0.filter { $0.proto == "udp" }.map { "\($0.local ?? "") \($0.foreign ?? "")" })
-          }
-          #expect(flows["main"] == ["5.5.5.5:16001 5.5.5.4:7000"] && flows["blue"] == flows["main"])
-          #expect(Set(sockets.map(\.handle)).count == 12)
-          for instance in ["main", "blue"] {
-            let (end, output, _) = try await engine.jsrctl(["show", "connections", "--instance", instance])
-            #expect(end == .exited(0) && output.count == 7, "\(output)")
-          }
-          let (end, _, errors) = try await engine.jsrctl(["show", "sockets", "--instance", "green"])
-          #expect(end == .exited(1) && errors.first?.contains("no routing instance green") == true)
-          #expect(try await engine.status().instances?.map(\.name) == ["blue"])
-        }
-
-        for (old, new) in [(pair.re0, pair.re1), (pair.re1, pair.re0)] {
-          try await old.requestMaster("switch")
-          try await new.waitUntilPrimary()
-          try await pair.waitUntilInStep(primary: new)
-          try await pair.waitUntilReplicated(12, primary: new)
-          try await Task.sleep(for: .milliseconds(500))
-        }
-        for side in [main, blue] { try await side.stop() }
-        await pair.re0.checkNothingIsLeft(since: levels[0])
-        await pair.re1.checkNothingIsLeft(since: levels[1])
+        try await stayApart(pair, (.re0Blue, .re1Blue, .peerBlue), vrf: nil, in: lab)
       }
+    }
+
+    @Test(
+      "3.17 routing instances: the same in the main one and in a VRF of the same namespace",
+      .timeLimit(.minutes(2)))
+    func vrf() async throws {
+      try await Lab.run("3.17-vrf") { lab in
+        try await lab.addInstance()
+        let isVRF = try await lab.turnInstanceIntoVRF()
+        if !isVRF { print("3.17: skipped with a VRF, which this kernel has not: a bridge takes its place") }
+        var configuration = EngineConfiguration()
+        configuration.vrf = "blue"
+        let pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
+        if !isVRF {
+          for node in [Node.re0, .re1] { try await lab.isolateTap("jsr-1-0", on: node) }
+        }
+        #expect(try await pair.re0.status().instances?.map(\.vrf) == ["blue"])
+        // Only with a VRF can the same port be had twice in a namespace.
+        try await stayApart(
+          pair, (.re0, .re1, .peerBlue), vrf: "blue", firstPort: isVRF ? 16000 : 16010, in: lab)
+      }
+    }
+
+    /// The same traffic in the main instance and in blue, with a switchover there and back.
+    private func stayApart(
+      _ pair: EnginePair, _ nodes: (re0: Node, re1: Node, peer: Node), vrf: String?,
+      firstPort: Int = 16000, in lab: Lab
+    ) async throws {
+      let levels = [try await pair.re0.levels(), try await pair.re1.levels()]
+      let main = try await Side("main", (.re0, .re1, .peer), in: lab, milliseconds: 10)
+      let blue = try await Side("blue", nodes, vrf: vrf, firstPort: firstPort, in: lab, milliseconds: 7)
+      try await pair.waitUntilReplicated(12, primary: pair.re0)
+
+      for engine in [pair.re0, pair.re1] {
+        let sockets = try await engine.sockets()
+        let apart = Dictionary(grouping: sockets) { $0.instance ?? "main" }
+        #expect(apart["main"]?.count == 6 && apart["blue"]?.count == 6)
+        let flows = apart.mapValues {
+          Set($0.filter { $0.proto == "udp" }.map { "\($0.local ?? "") \($0.foreign ?? "")" })
+        }
+        #expect(flows["main"] == ["5.5.5.5:16001 5.5.5.4:7000"])
+        #expect(flows["blue"] == ["5.5.5.5:\(firstPort + 1) 5.5.5.4:7000"])
+        #expect(Set(sockets.map(\.handle)).count == 12)
+        for instance in ["main", "blue"] {
+          let (end, output, _) = try await engine.jsrctl(["show", "connections", "--instance", instance])
+          #expect(end == .exited(0) && output.count == 7, "\(output)")
+        }
+        let (end, _, errors) = try await engine.jsrctl(["show", "sockets", "--instance", "green"])
+        #expect(end == .exited(1) && errors.first?.contains("no routing instance green") == true)
+        #expect(try await engine.status().instances?.map(\.name) == ["blue"])
+      }
+
+      for (old, new) in [(pair.re0, pair.re1), (pair.re1, pair.re0)] {
+        try await old.requestMaster("switch")
+        try await new.waitUntilPrimary()
+        try await pair.waitUntilInStep(primary: new)
+        try await pair.waitUntilReplicated(12, primary: new)
+        try await Task.sleep(for: .milliseconds(500))
+      }
+      for side in [main, blue] { try await side.stop() }
+      await pair.re0.checkNothingIsLeft(since: levels[0])
+      await pair.re1.checkNothingIsLeft(since: levels[1])
     }
 
     @Test(

@@ -8,8 +8,10 @@ struct EngineConfiguration: Sendable {
 
   var mode = Mode.overlap
   var uplinks = ["eth0"]
-  /// The lab whose routing instance blue the engine serves, beside that of its own.
+  /// The lab whose routing instance blue the engine serves, a network namespace, beside that of its own.
   var blueOf: String?
+  /// The engine serves a routing instance blue that is a VRF of this device, with eth1, over IPv4.
+  var vrf: String?
   var logLevel = "info"
   /// `limits.sockets`; `nil` for jsrd's default.
   var socketLimit: Int?
@@ -38,6 +40,10 @@ struct EngineConfiguration: Sendable {
     let files = "certificate: \(keys)/\(node).pem, key: \(keys)/\(node).key, ca: \(keys)/ca.pem"
     let tls = "tls: { \(files)\(certificateName.map { ", name: \($0)" } ?? "") }"
     let addresses = Family.allCases.map { "\"\($0.prefix)\"" }.joined(separator: ", ")
+    let instance =
+      blueOf.map {
+        "{ name: blue, netns: jsr-\($0)-\(node.rawValue)-blue, addresses: [ \(addresses) ], uplinks: [ eth0 ] }"
+      } ?? vrf.map { "{ name: blue, vrf: \($0), addresses: [ \(Family.v4.prefix) ], uplinks: [ eth1 ] }" }
     return """
       node: \(node.rawValue)
       slot: \(isFirst ? 0 : 1)
@@ -48,7 +54,7 @@ struct EngineConfiguration: Sendable {
         \(linkVersions.map { "min-version: \($0.lowerBound)\n  max-version: \($0.upperBound)" } ?? "")
       addresses: [ \(addresses) ]
       uplinks: [ \(uplinks.joined(separator: ", ")) ]
-      \(blueOf.map { "instances: [ { name: blue, netns: jsr-\($0)-\(node.rawValue)-blue, addresses: [ \(addresses) ], uplinks: [ eth0 ] } ]" } ?? "")
+      \(instance.map { "instances: [ \($0) ]" } ?? "")
       debug: \(debug)
       mastership:
         arbiter: pair

@@ -131,6 +131,42 @@ final class Lab: Sendable {
   /// Adds the routing instance blue.
   func addInstance() async throws { try await script(["instance", "blue"]) }
 
+  /// Makes of the instance that was added one that is a VRF called `blue`, of eth1, on both routing engines. Its peer
+  /// stays where it is.
+  ///
+  /// - Returns: whether the kernel has VRFs. Otherwise the device is a bridge, which is like one in what concerns the
+  ///   engine, save for the routing table, and that it learns where addresses are.
+  func turnInstanceIntoVRF() async throws -> Bool {
+    var isVRF = true
+    for (node, blue) in [(Node.re0, Node.re0Blue), (.re1, .re1Blue)] {
+      try await run(
+        ["ip", "link", "set", "dev", "eth0", "netns", namespace(of: node), "name", "eth1"], on: blue)
+      do {
+        try await run(["ip", "link", "add", "blue", "type", "vrf", "table", "10"], on: node)
+      } catch is LabFailure {
+        isVRF = false
+        try await run(
+          ["ip", "link", "add", "blue", "type", "bridge", "stp_state", "0", "mcast_snooping", "0"], on: node)
+        // Otherwise it would change with the ports.
+        let address = try await run(["cat", "/sys/class/net/eth1/address"], on: node)
+        try await run(["ip", "link", "set", "blue", "address", address.first ?? ""], on: node)
+      }
+      try await run(["ip", "link", "set", "blue", "up"], on: node)
+      try await run(["ip", "link", "set", "eth1", "master", "blue", "up"], on: node)
+    }
+    return isVRF
+  }
+
+  /// Keeps the bridge that stands for a VRF from sending to the TAP device of the engine what is for the wire.
+  func isolateTap(_ name: String, on node: Node) async throws {
+    try await run(
+      [
+        "bridge", "link", "set", "dev", name, "learning", "off", "flood", "off", "mcast_flood", "off",
+        "bcast_flood", "off",
+      ],
+      on: node)
+  }
+
   /// The name of the network namespace of a node.
   func namespace(of node: Node) -> String { "jsr-\(id)-\(node.rawValue)" }
 

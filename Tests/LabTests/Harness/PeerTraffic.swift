@@ -29,11 +29,12 @@ struct PeerTraffic: Sendable {
   /// the first family, the second one of the second, the third one of the first again.
   init(
     _ name: String = "jsrpeer", in lab: Lab, on node: Node = .peer, families: [Family] = Family.allCases,
-    _ options: [String]
+    port: Int = 16000, _ options: [String]
   ) throws {
     program = try lab.start(
       name, on: node,
-      [Binaries.path(of: "jsrpeer")] + options + ["-p", "16000", "-v", "--json"] + families.map(\.replicated))
+      [Binaries.path(of: "jsrpeer")] + options + ["-p", "\(port)", "-v", "--json"]
+        + families.map(\.replicated))
   }
 
   /// Its lines about echoes that came back.

@@ -9,7 +9,10 @@ struct StatusReport: Decodable, Sendable {
     let name: String
     let running: Bool
   }
-  struct Instance: Decodable, Sendable { let name: String }
+  struct Instance: Decodable, Sendable {
+    let name: String
+    let vrf: String?
+  }
   let node: String
   let role: String
   let lease: String

@@ -164,5 +164,42 @@ extension LabSuite {
         try await traffic.stop([traffic.pair.re1], lossIsAllowed: true)
       }
     }
+
+    @Test(
+      "3.14 UDP: a peer whose port is closed for a while, and says so by ICMP, ends no replication",
+      .timeLimit(.minutes(1)), arguments: [true, false])
+    func portUnreachable(isConnected: Bool) async throws {
+      try await Lab.run("3.14-icmp-\(isConnected)") { lab in
+        let traffic = try await Traffic(Way(isConnected: isConnected, peer: "5.5.5.4"), in: lab)
+        let handles = [
+          try await traffic.pair.re0.sockets().map(\.handle),
+          try await traffic.pair.re1.sockets().map(\.handle),
+        ]
+        let refused = try await Capture("icmp", in: lab, port: .peer, fromNodeOnly: true, filter: "icmp")
+        traffic.peer.send(SIGKILL)
+        // The kernel limits their rate (icmp_ratelimit, icmp(7)).
+        try await eventually(within: .seconds(10), "the peer's kernel refuses datagrams") {
+          refused.packets.count { $0.description.contains("udp port 7000 unreachable") } >= 3
+        }
+        if isConnected {
+          let instance = try #require(traffic.instances[.re0])
+          #expect(instance.output.contains { $0.contains("Connection refused") }, "\(instance.lastWords)")
+        }
+
+        let peer = try lab.start(
+          "jsrpeer_mini-again", on: .peer, [Binaries.path(of: "jsrpeer_mini"), "-w", "5", "\(Self.peerPort)"])
+        func hears(_ engine: RoutingEngine) async throws {
+          try await eventually(within: .seconds(20), "the peer hears \(engine.node); \(peer.lastWords)") {
+            peer.output.count { $0.contains(": \(engine.node) ") } > 100
+          }
+        }
+        try await hears(traffic.pair.re0)
+        #expect(try await traffic.pair.re0.sockets().map(\.handle) == handles[0])
+        #expect(try await traffic.pair.re1.sockets().map(\.handle) == handles[1])
+        try await traffic.pair.re0.requestMaster("switch")
+        try await traffic.pair.re1.waitUntilPrimary()
+        try await hears(traffic.pair.re1)
+      }
+    }
   }
 }

@@ -36,6 +36,7 @@ extension LabSuite {
         miniPeer = try lab.start(
           "\(nodes.peer.rawValue)-jsrpeer_mini", on: nodes.peer,
           [try Binaries.path(of: "jsrpeer_mini"), "-w", "\(milliseconds)", "7000"])
+        try await Datagrams.waitUntilListening(miniPeer)
         instances = try [(nodes.re0, 0), (nodes.re1, 1)].map { node, part in
           try lab.start(
             "\(node.rawValue)-\(name)-jsrutil_mini", on: node,

@@ -92,9 +92,7 @@ extension LabSuite {
       try await Lab.run("numbers-c") { lab in
         let numbers = try await CProgram("Examples/numbers-c/numbers.c", in: lab)
         let pair = try await EnginePair(withoutServersIn: lab)
-        let peer = try lab.start(
-          "jsrpeer_mini", on: .peer, [Binaries.path(of: "jsrpeer_mini"), "-w", "5", "7000"])
-        try await Datagrams.waitUntilListening(peer)
+        let peer = try await Datagrams.startPeer(in: lab)
         let instances = try [(Node.re0, "PRIMARY"), (.re1, "SECONDARY")].map { node, part in
           try lab.start(
             "numbers-\(node)", on: node, [numbers.path, part, "5.5.5.5", "16001", "5.5.5.4", "7000"])

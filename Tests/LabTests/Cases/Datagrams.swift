@@ -33,9 +33,7 @@ extension LabSuite {
         configuration.mode = way.mode
         pair = try await EnginePair(withoutServersIn: lab, configuration: configuration)
         levels = [.re0: try await pair.re0.levels(), .re1: try await pair.re1.levels()]
-        peer = try lab.start(
-          "jsrpeer_mini", on: .peer, [Binaries.path(of: "jsrpeer_mini"), "-w", "5", "\(Datagrams.peerPort)"])
-        try await Datagrams.waitUntilListening(peer)
+        peer = try await Datagrams.startPeer(in: lab)
         var instances: [Node: Program] = [:]
         for node in [Node.re0, .re1] {
           instances[node] = try Self.start(way, on: node, part: node == .re0 ? 0 : 1, in: lab)
@@ -89,11 +87,18 @@ extension LabSuite {
       }
     }
 
-    /// What is sent to a peer that is not there yet is lost.
-    static func waitUntilListening(_ peer: Program) async throws {
+    /// Starts jsrpeer_mini and waits until it listens: what is sent to a peer that is not there yet is lost.
+    ///
+    /// - Parameter milliseconds: between its datagrams.
+    static func startPeer(
+      _ name: String = "jsrpeer_mini", in lab: Lab, on node: Node = .peer, milliseconds: Int = 5
+    ) async throws -> Program {
+      let peer = try lab.start(
+        name, on: node, [Binaries.path(of: "jsrpeer_mini"), "-w", "\(milliseconds)", "\(peerPort)"])
       try await eventually(within: .seconds(10), "jsrpeer_mini listens; \(peer.lastWords)") {
         peer.output.contains { $0.hasPrefix("listening") }
       }
+      return peer
     }
 
     /// What a mini tool has counted: each datagram came, and came once. One that reached the old primary, and went over
@@ -186,8 +191,7 @@ extension LabSuite {
           #expect(instance.output.contains { $0.contains("Connection refused") }, "\(instance.lastWords)")
         }
 
-        let peer = try lab.start(
-          "jsrpeer_mini-again", on: .peer, [Binaries.path(of: "jsrpeer_mini"), "-w", "5", "\(Self.peerPort)"])
+        let peer = try await Self.startPeer("jsrpeer_mini-again", in: lab)
         func hears(_ engine: RoutingEngine) async throws {
           try await eventually(within: .seconds(20), "the peer hears \(engine.node); \(peer.lastWords)") {
             peer.output.count { $0.contains(": \(engine.node) ") } > 100

@@ -33,10 +33,8 @@ extension LabSuite {
               "-v", "--quiet", "-p", "\(firstPort)",
             ] + (vrf.map { ["--vrf", $0] } ?? []))
         }
-        miniPeer = try lab.start(
-          "\(nodes.peer.rawValue)-jsrpeer_mini", on: nodes.peer,
-          [try Binaries.path(of: "jsrpeer_mini"), "-w", "\(milliseconds)", "7000"])
-        try await Datagrams.waitUntilListening(miniPeer)
+        miniPeer = try await Datagrams.startPeer(
+          "\(nodes.peer.rawValue)-jsrpeer_mini", in: lab, on: nodes.peer, milliseconds: milliseconds)
         instances = try [(nodes.re0, 0), (nodes.re1, 1)].map { node, part in
           try lab.start(
             "\(node.rawValue)-\(name)-jsrutil_mini", on: node,

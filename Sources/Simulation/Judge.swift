@@ -117,6 +117,13 @@ enum Judge {
     world.broken(.twoMasters, "\(machine.name) is given a lease while that of \(other.name) is in force")
   }
 
+  /// A peer has reached one RE. If the other one is a master too, it may be the one that stays.
+  static func opened(_ conversation: Conversation, on machine: Machine) {
+    let other = machine.world.machines[1 - machine.slot]
+    guard other.isOn, other.leaseIsInForce else { return }
+    lose(conversation, "it was opened while there were two masters, which nothing excludes here")
+  }
+
   /// An RE that had the address to itself, with a lease that has no end, could not speak: its engine is gone, or was
   /// until a moment ago, so that the link is dead, and its kernel does not answer either, since it stands still or the
   /// uplink does not carry. See docs/mastership.md.
@@ -159,8 +166,6 @@ enum Judge {
     let other = world.machines[1 - machine.slot]
     if !other.isOn || !other.leaseIsInForce {
       world.overlapIsExcused = false
-    } else if world.overlapIsExcused, let conversation = world.conversation(of: anyPacket, isOutbound: true) {
-      lose(conversation, "it was opened while there were two masters, which nothing excludes here")
     } else if world.scenario.kind.excludesTwoMasters, !world.overlapIsExcused {
       world.broken(.promise6, "a frame leaves \(machine.name) while \(other.name) holds a lease")
     }

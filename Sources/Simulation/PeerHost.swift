@@ -18,6 +18,7 @@ enum PeerHost {
     }
     let conversation = Conversation(number: number, plan: plan, now: now(world), openedAt: world.now)
     world.add(conversation)
+    Judge.opened(conversation, on: machine)
     world.statistics.conversations += 1
     let socket: KernelSocket
     if let datagrams = plan.datagrams {

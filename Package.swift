@@ -52,6 +52,7 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(
       name: "CNftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
+    .systemLibrary(name: "CNftnl", pkgConfig: "libnftnl", providers: [.apt(["libnftnl-dev"])]),
 
     // Views on Ethernet, IP, TCP and UDP; checksums; sequence arithmetic. No system, no Foundation.
     .target(name: "Packet", swiftSettings: strict),
@@ -76,7 +77,7 @@ let package = Package(
 
     // TAP, packet socket, TCP_REPAIR, nftables, addresses: each a small type that does one thing.
     .target(
-      name: "LinuxNetworking", dependencies: ["CLinux", "CNftables", "Descriptors", "Packet"],
+      name: "LinuxNetworking", dependencies: ["CLinux", "CNftables", "CNftnl", "Descriptors", "Packet"],
       swiftSettings: strict),
 
     // What is spoken on the control socket, by the engine on one side and JSR and jsrctl on the other.

@@ -128,7 +128,7 @@ public enum AddressConfiguration {
     let attributes = [IFA_LOCAL, IFA_ADDRESS].map { (UInt16($0), entry.address.bytes) }
     try socket.send(type, flags, header, attributes)
     do throws(SystemError) {
-      while try socket.receive({ _, _ in }) {}
+      try socket.awaitAcknowledgement()
     } catch {
       if error.code != accepted {
         throw SystemError(

@@ -40,7 +40,7 @@ public enum NeighborTable {
       try socket.send(
         UInt16(RTM_DELNEIGH), UInt16(NLM_F_REQUEST | NLM_F_ACK), message, [(UInt16(NDA_DST), address)])
       do throws(SystemError) {
-        while try socket.receive({ _, _ in }) {}
+        try socket.awaitAcknowledgement()
       } catch  where error.code == ENOENT {
         // It was given up meanwhile, with what waited.
       }

@@ -27,6 +27,17 @@ struct NetlinkSocket: ~Copyable {
     self.socket = socket
   }
 
+  /// Bytes that one send may hold: a batch may have thousands of messages.
+  static let sendBuffer: Int32 = 32 << 20
+
+  /// Makes room for ``transact(_:)``, and has errors answered without the messages that they are about.
+  borrowing func prepareForBatches() throws(SystemError) {
+    try setSocketOption(
+      socket.rawValue, SOL_SOCKET, SO_SNDBUFFORCE, Self.sendBuffer, "setsockopt(SO_SNDBUFFORCE)")
+    try setSocketOption(
+      socket.rawValue, SOL_NETLINK, NETLINK_CAP_ACK, Int32(1), "setsockopt(NETLINK_CAP_ACK)")
+  }
+
   /// Whether a batch of messages can be read without waiting.
   ///
   /// - Throws: `ENOBUFS` if messages were lost.
@@ -57,6 +68,30 @@ struct NetlinkSocket: ~Copyable {
       throw SystemError("send(AF_NETLINK)")
     }
   }
+
+  /// Sends messages that the kernel carries out as a whole, or not at all, before this returns; the last one asks for an
+  /// acknowledgement. Throws the first error that it answers with.
+  borrowing func transact(_ batch: [UInt8]) throws(SystemError) {
+    guard Glibc.send(socket.rawValue, batch, batch.count, 0) == batch.count else {
+      throw SystemError("send(AF_NETLINK)")
+    }
+    var failure: SystemError?
+    var wasAnswered = false
+    while try hasMessages() {
+      wasAnswered = true
+      do throws(SystemError) {
+        _ = try receive { _, _ in }
+      } catch {
+        failure = failure ?? error
+      }
+    }
+    if let failure { throw failure }
+    // Memory was short for an answer.
+    guard wasAnswered else { throw SystemError("netlink", code: ENOBUFS) }
+  }
+
+  /// Waits for the answer to a request that asks for nothing but an acknowledgement.
+  borrowing func awaitAcknowledgement() throws(SystemError) { while try receive({ _, _ in }) {} }
 
   /// Reads one batch of messages; false after the last of an answer. Throws the error that an answer holds.
   borrowing func receive(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) throws(SystemError) -> Bool {

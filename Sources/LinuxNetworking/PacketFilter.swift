@@ -18,7 +18,7 @@
 //
 // Relied on; all but the race of two hooks, which is too short to be seen, is shown by the tests:
 //
-// - One run of libnftables is one netlink batch, which the kernel commits whole or not at all
+// - One run of libnftables is one netlink batch, and so is what `SetElements` lays out, which the kernel commits whole or not at all
 //   (net/netfilter/nf_tables_api.c, nf_tables_commit): one flip of the generation, which a chain reads once
 //   per packet. This holds within a chain. Two hooks can see the flip between them, so replacing a base
 //   chain by a new one would open the fence for an instant; therefore chains of an earlier run are kept, and
@@ -45,6 +45,9 @@
 // the target is for proxies and for tools.
 
 import CNftables
+import CNftnl
+import Descriptors
+import Glibc
 import Packet
 
 /// The packet filter of one network namespace, the one that the thread was in when it was made: which flows
@@ -63,8 +66,12 @@ public final class PacketFilter {
     }
   }
 
+  /// As nft writes it, with its family.
   private let table: String
+  private let tableName: String
   private let context: OpaquePointer
+  /// For elements of sets, which come and go all the time; what is seldom done goes through libnftables.
+  private let elementSocket: NetlinkSocket
   private let mark: UInt32
   /// What is in the kernel's sets, so that steering is idempotent: removing an unknown element would fail.
   private var steered: Set<Flow> = []
@@ -77,10 +84,17 @@ public final class PacketFilter {
   ///     letters, digits and underscores.
   public init(mark: UInt32, table: String = "jsr") throws(PacketFilterError) {
     precondition(mark != 0, "unmarked packets are the ones to be steered")
+    do throws(SystemError) {
+      elementSocket = try NetlinkSocket(NETLINK_NETFILTER)
+      try elementSocket.prepareForBatches()
+    } catch {
+      throw .unavailable
+    }
     guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { throw .unavailable }
     self.context = context
     self.mark = mark
     self.table = "netdev \(table)"
+    tableName = table
     guard nft_ctx_buffer_output(context) == 0, nft_ctx_buffer_error(context) == 0 else {
       nft_ctx_free(context)
       throw .unavailable
@@ -168,13 +182,10 @@ public final class PacketFilter {
     let removed = Set(removing).intersection(steered).subtracting(adding)
     guard !added.isEmpty || !removed.isEmpty else { return }
 
-    var text = ""
-    for (verb, flows) in [("delete", removed), ("add", added)] {
+    var elements = SetElements(table: tableName)
+    for (change, flows) in [(SetElements.Change.remove, removed), (.add, added)] {
       for set in FlowSet.allCases {
-        let elements = flows.lazy.filter { FlowSet($0) == set }.map(set.element)
-        if !elements.isEmpty {
-          text += "\(verb) element \(table) \(set.rawValue) { \(elements.joined(separator: ", ")) }\n"
-        }
+        elements.append(change, flows.filter { FlowSet($0) == set }.map(set.key), of: set.rawValue)
       }
     }
     var counts = datagramFlowCounts
@@ -182,20 +193,17 @@ public final class PacketFilter {
     for flow in removed where flow.transport == .udp { counts[flow.local.address, default: 0] -= 1 }
     counts = counts.filter { $0.value > 0 }
     let (before, after) = (Set(datagramFlowCounts.keys), Set(counts.keys))
-    text += fragmentElements("delete", before.subtracting(after))
-    text += fragmentElements("add", after.subtracting(before))
-    try run(text)
+    for (change, addresses) in [(.remove, before.subtracting(after)), (.add, after.subtracting(before))]
+      as [(SetElements.Change, Set<IPAddress>)]
+    {
+      for (family, set) in [(IPAddress.Family.v4, "fragments4"), (.v6, "fragments6")] {
+        elements.append(change, addresses.filter { $0.family == family }.map { Array($0.bytes) }, of: set)
+      }
+    }
+    try commit(elements)
     steered.subtract(removed)
     steered.formUnion(added)
     datagramFlowCounts = counts
-  }
-
-  private func fragmentElements(_ verb: String, _ addresses: Set<IPAddress>) -> String {
-    [(IPAddress.Family.v4, "fragments4"), (.v6, "fragments6")].map { family, set in
-      let elements = addresses.filter { $0.family == family }.map(\.description)
-      return elements.isEmpty
-        ? "" : "\(verb) element \(table) \(set) { \(elements.joined(separator: ", ")) }\n"
-    }.joined()
   }
 
   /// Opens the fence for `addresses`, whether or not it was open: for `duration` from now, or with no end.
@@ -203,9 +211,11 @@ public final class PacketFilter {
   /// A duration counts in whole milliseconds, at least one.
   public func grantLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) {
     guard !addresses.isEmpty else { return }
-    try run(
-      elements("add", addresses) + elements("delete", addresses)
-        + elements("add", addresses, timeout: duration))
+    var elements = SetElements(table: tableName)
+    appendLease(.add, addresses, to: &elements)
+    appendLease(.remove, addresses, to: &elements)
+    appendLease(.add, addresses, timeout: duration, to: &elements)
+    try commit(elements)
   }
 
   /// Prolongs the lease of all of `addresses` to `duration` from now, if none of them has run out.
@@ -217,10 +227,16 @@ public final class PacketFilter {
   public func renewLease(_ addresses: [IPAddress], for duration: Duration?) throws(PacketFilterError) -> Bool
   {
     guard !addresses.isEmpty else { return true }
-    do {
-      try run(elements("delete", addresses) + elements("add", addresses, timeout: duration))
+    var elements = SetElements(table: tableName)
+    appendLease(.remove, addresses, to: &elements)
+    appendLease(.add, addresses, timeout: duration, to: &elements)
+    do throws(SystemError) {
+      try elements.commit(on: elementSocket)
       return true
-    } catch .refused(let reason) where reason.contains(Self.kernelFoundNone) {
+    } catch {
+      guard error.code == ENOENT else { throw .refused("\(error)") }
+      // An element is gone, or the table with all of them: then this throws.
+      try run("list table \(table)\n")
       return false
     }
   }
@@ -228,7 +244,10 @@ public final class PacketFilter {
   /// Shuts the fence for `addresses`, whether or not it was open.
   public func revokeLease(_ addresses: [IPAddress]) throws(PacketFilterError) {
     guard !addresses.isEmpty else { return }
-    try run(elements("add", addresses) + elements("delete", addresses))
+    var elements = SetElements(table: tableName)
+    appendLease(.add, addresses, to: &elements)
+    appendLease(.remove, addresses, to: &elements)
+    try commit(elements)
   }
 
   /// How many packets the fence has dropped since ``install(uplinks:replicated:)`` first made the table.
@@ -249,9 +268,13 @@ public final class PacketFilter {
 
   // MARK: -
 
-  /// What libnftables says when the kernel answers ENOENT; when libnftables itself does not find the table
-  /// or the set, the first words are missing.
-  private static let kernelFoundNone = "Could not process rule: No such file or directory"
+  private func commit(_ elements: consuming SetElements) throws(PacketFilterError) {
+    do throws(SystemError) {
+      try elements.commit(on: elementSocket)
+    } catch {
+      throw .refused("\(error)")
+    }
+  }
 
   @discardableResult
   private func run(_ commands: String) throws(PacketFilterError) -> String {
@@ -282,22 +305,17 @@ public final class PacketFilter {
     ["ingress_\(interface.index)", "egress_\(interface.index)"]
   }
 
-  private func elements(_ verb: String, _ addresses: [IPAddress], timeout: Duration? = nil) -> String {
-    var suffix = ""
-    if let timeout {
-      let parts = timeout.components
-      let milliseconds = parts.seconds * 1000 + parts.attoseconds / 1_000_000_000_000_000
-      suffix = " timeout \(max(milliseconds, 1))ms"
-    }
-    func command(_ set: String, _ elements: [String]) -> String {
-      let list = elements.map { $0 + suffix }.joined(separator: ", ")
-      return elements.isEmpty ? "" : "\(verb) element \(table) \(set) { \(list) }\n"
-    }
+  private func appendLease(
+    _ change: SetElements.Change, _ addresses: [IPAddress], timeout: Duration? = nil,
+    to elements: inout SetElements
+  ) {
     // Each once: deleting the same element twice in one batch would fail.
     let addresses = Set(addresses)
-    let v6 = addresses.filter { $0.family == .v6 }
-    return command("lease4", addresses.filter { $0.family == .v4 }.map(\.description))
-      + command("lease6", v6.map(\.description)) + command("lease6target", v6.map(\.hexadecimal))
+    let v4 = addresses.filter { $0.family == .v4 }.map { Array($0.bytes) }
+    let v6 = addresses.filter { $0.family == .v6 }.map { Array($0.bytes) }
+    for (set, keys) in [("lease4", v4), ("lease6", v6), ("lease6target", v6)] {
+      elements.append(change, keys, of: set, timeout: timeout)
+    }
   }
 
   /// The chains of uplinks, filled anew.
@@ -433,13 +451,15 @@ private enum FlowSet: String, CaseIterable {
     }
   }
 
-  func element(_ flow: Flow) -> String {
-    let local = "\(flow.local.address) . \(flow.local.port)"
-    let transport = "\(flow.transport.rawValue)"
+  /// The key of a flow's element: each part fills up 32-bit words of its own.
+  func key(_ flow: Flow) -> [UInt8] {
+    func end(_ endpoint: Endpoint) -> [UInt8] {
+      endpoint.address.bytes + [UInt8(endpoint.port >> 8), UInt8(truncatingIfNeeded: endpoint.port), 0, 0]
+    }
+    let transport: [UInt8] = [flow.transport.rawValue, 0, 0, 0]
     switch self {
-    case .flows4, .flows6:
-      return "\(local) . \(flow.remote.address) . \(flow.remote.port) . \(transport)"
-    case .services4, .services6: return "\(local) . \(transport)"
+    case .flows4, .flows6: return end(flow.local) + end(flow.remote) + transport
+    case .services4, .services6: return end(flow.local) + transport
     }
   }
 }

@@ -85,7 +85,7 @@ public enum StaleConnections {
       let socket = try NetlinkSocket(NETLINK_SOCK_DIAG)
       try socket.send(UInt16(SOCK_DESTROY), UInt16(NLM_F_REQUEST | NLM_F_ACK), query)
       do throws(SystemError) {
-        while try socket.receive({ _, _ in }) {}
+        try socket.awaitAcknowledgement()
       } catch  where error.code == ENOENT {
         // It ended by itself meanwhile.
       }

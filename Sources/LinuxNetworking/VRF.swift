@@ -42,7 +42,7 @@ public struct VRF: Sendable, Hashable {
     try socket.send(
       UInt16(RTM_NEWLINK), UInt16(NLM_F_REQUEST | NLM_F_ACK), header, [(Self.masterAttribute, master)])
     do throws(SystemError) {
-      while try socket.receive({ _, _ in }) {}
+      try socket.awaitAcknowledgement()
     } catch {
       throw SystemError("rtnetlink(IFLA_MASTER)", code: error.code, on: "\(interface.name) at \(name)")
     }

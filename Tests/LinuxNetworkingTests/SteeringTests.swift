@@ -54,6 +54,30 @@ struct SteeringTests {
     #expect(try steered.client.read(1) == [2])
   }
 
+  @Test("takes ten thousand flows in one transaction, and lets go of them in another, or of none")
+  func manyFlows() throws {
+    let engine = try RoutingEngine()
+    let flows = (0..<10_000).map { number in
+      let family: IPAddress.Family = number.isMultiple(of: 2) ? .v4 : .v6
+      return Flow(
+        number.isMultiple(of: 3) ? .udp : .tcp, local: Endpoint(TestNetwork.replicated(family), 179),
+        remote: Endpoint(TestNetwork.peerAddress(family), UInt16(20_000 + number)))
+    }
+    try engine.filter.steer(adding: flows)
+    #expect(try engine.filter.steeredFlows() == Set(flows))
+
+    // Somebody has taken one away: what is asked for is not carried out in part.
+    try engine.network.engines[0].run {
+      let filter = try PacketFilter(mark: 1)
+      try filter.steer(adding: [flows[9]])
+      try filter.steer(removing: [flows[9]])
+    }
+    #expect(throws: PacketFilterError.self) { try engine.filter.steer(removing: flows) }
+    #expect(try engine.filter.steeredFlows().count == flows.count - 1)
+    try engine.filter.steer(removing: flows.filter { $0 != flows[9] })
+    #expect(try engine.filter.steeredFlows().isEmpty)
+  }
+
   private func engineHolds(_ engine: RoutingEngine, _ flow: Flow, atLeast count: Int) -> Bool {
     var seen = 0
     return eventually {

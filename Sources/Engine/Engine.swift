@@ -85,6 +85,11 @@ public final class Engine: @unchecked Sendable {
   var dueRecordWrites: [Handle] = []
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   var steeringRemovals = SteeringRemovals()
+  /// Flows that are to be mirrored.
+  var mirrorAdditions: [Flow] = []
+  /// Flows that are mirrored, or about to be, while what was steered before is still to be read.
+  var pendingMirrors: Set<Flow> = []
+  var queueMarks = QueueMarks()
   /// Sockets whose flows are steered and whose state is yet to be read.
   var dueSnapshots = Deque<Handle>()
   /// The event loop is going to read more of them.
@@ -320,6 +325,7 @@ public final class Engine: @unchecked Sendable {
     expireFragments(now: now)
     beginPendingRecords(now: now)
     unsteerWhatIsDue(now: now)
+    expireMarks(now: now)
     settle()
   }
 
@@ -335,6 +341,7 @@ public final class Engine: @unchecked Sendable {
   func settle() {
     drain(.nothing)
     flushSteering()
+    flushMirroring()
     link.flush()
     while !dueRecordWrites.isEmpty {
       writeDueRecords()
@@ -408,6 +415,8 @@ public final class Engine: @unchecked Sendable {
 
     case .steer(let handle, let flow): steeringAdditions.append((handle, flow))
     case .unsteer(let flow): unsteer(flow)
+    case .mirror(let flow): mirrorAdditions.append(flow)
+    case .endMirroring: endMirroring()
     case .replicated(let handle): replicationBegan(handle)
     case .refused(let handle, let reason): replicationRefused(handle, reason)
     case .unreplicated(let handle, let reason): replicationEnded(handle, reason)

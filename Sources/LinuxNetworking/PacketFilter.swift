@@ -4,7 +4,9 @@
 //
 // Steering (DESIGN 4.1): packets of the flows in a set are forwarded to the TAP, on the ingress hook before
 // the local stack sees them, and on the egress hook after it has built the whole frame. Packets that carry
-// the engine's mark are those it has released, and pass.
+// the engine's mark are those it has released, and pass. What arrives of a flow that is mirrored as well is copied to the
+// TAP, and goes on its way: the copy is in the device's queue before the local stack sees the packet, and so before
+// whatever that makes of it.
 //
 // The fence (DESIGN 4.6): on egress, before anything else, whatever speaks for a replicated address that
 // has no lease is dropped: packets from it, ARP that names it as the sender, neighbour advertisements for
@@ -75,6 +77,8 @@ public final class PacketFilter {
   private let mark: UInt32
   /// What is in the kernel's sets, so that steering is idempotent: removing an unknown element would fail.
   private var steered: Set<Flow> = []
+  /// Of these, the ones that are mirrored.
+  private var mirrored: Set<Flow> = []
   /// How many of these are UDP, by local address: fragments of datagrams of such an address are steered.
   private var datagramFlowCounts: [IPAddress: Int] = [:]
 
@@ -123,6 +127,7 @@ public final class PacketFilter {
       try run("add table \(table)\ndelete table \(table)\nadd table \(table)\n" + rules)
     }
     steered = []
+    mirrored = []
     datagramFlowCounts = [:]
   }
 
@@ -176,13 +181,15 @@ public final class PacketFilter {
   ///
   /// A flow whose remote port is 0 stands for all flows of its local end: an unconnected UDP socket. With a UDP flow
   /// come all fragments from and to its local address: only the first one of a datagram has its ports, and need not
-  /// come first.
+  /// come first. A flow that is added is not mirrored, whatever it was before.
   public func steer(adding: [Flow] = [], removing: [Flow] = []) throws(PacketFilterError) {
     let added = Set(adding).subtracting(steered)
     let removed = Set(removing).intersection(steered).subtracting(adding)
-    guard !added.isEmpty || !removed.isEmpty else { return }
+    let unmirrored = mirrored.intersection(Set(adding).union(removed))
+    guard !added.isEmpty || !removed.isEmpty || !unmirrored.isEmpty else { return }
 
     var elements = SetElements(table: tableName)
+    appendMirrored(.remove, unmirrored, to: &elements)
     for (change, flows) in [(SetElements.Change.remove, removed), (.add, added)] {
       for set in FlowSet.allCases {
         elements.append(change, flows.filter { FlowSet($0) == set }.map(set.key), of: set.rawValue)
@@ -203,7 +210,38 @@ public final class PacketFilter {
     try commit(elements)
     steered.subtract(removed)
     steered.formUnion(added)
+    mirrored.subtract(unmirrored)
     datagramFlowCounts = counts
+  }
+
+  /// Whether `mirror` is in force for a flow.
+  public func isMirrored(_ flow: Flow) -> Bool { mirrored.contains(flow) }
+
+  /// Lets what arrives of these flows, as far as they are steered, go to the local stack at once, and copies of it to the
+  /// engine; until they are steered anew, or not any more. Of TCP, with both ends.
+  public func mirror(_ flows: [Flow]) throws(PacketFilterError) {
+    let added = Set(flows).intersection(steered).subtracting(mirrored)
+    var elements = SetElements(table: tableName)
+    appendMirrored(.add, added, to: &elements)
+    try commit(elements)
+    mirrored.formUnion(added)
+  }
+
+  /// What arrives of any flow that is steered is the engine's alone from now on.
+  public func endMirroring() throws(PacketFilterError) {
+    var elements = SetElements(table: tableName)
+    appendMirrored(.remove, mirrored, to: &elements)
+    try commit(elements)
+    mirrored = []
+  }
+
+  private func appendMirrored(
+    _ change: SetElements.Change, _ flows: Set<Flow>, to elements: inout SetElements
+  ) {
+    for set in FlowSet.allCases {
+      guard let name = set.mirrored else { continue }
+      elements.append(change, flows.filter { FlowSet($0) == set }.map(set.key), of: name)
+    }
   }
 
   /// Opens the fence for `addresses`, whether or not it was open: for `duration` from now, or with no end.
@@ -263,6 +301,7 @@ public final class PacketFilter {
   public func remove() throws(PacketFilterError) {
     try run("add table \(table)\ndelete table \(table)\n")
     steered = []
+    mirrored = []
     datagramFlowCounts = [:]
   }
 
@@ -357,6 +396,10 @@ public final class PacketFilter {
       }
       for set in FlowSet.allCases {
         let match = "meta l4proto { tcp, udp }"
+        if let mirrored = set.mirrored {
+          lines.append(
+            "add rule \(table) \(chains[0]) meta l4proto tcp \(set.inbound) @\(mirrored) dup to \"\(tap)\" accept")
+        }
         lines.append(
           "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
         lines.append(
@@ -388,6 +431,10 @@ public final class PacketFilter {
     for set in FlowSet.allCases {
       lines.append("add set \(table) \(set.rawValue) { type \(set.type); }")
       lines.append("flush set \(table) \(set.rawValue)")
+      if let mirrored = set.mirrored {
+        lines.append("add set \(table) \(mirrored) { type \(set.type); }")
+        lines.append("flush set \(table) \(mirrored)")
+      }
     }
     for (set, elements) in [
       ("replicated4", v4), ("replicated6", v6.map(\.description)),
@@ -419,6 +466,15 @@ private enum FlowSet: String, CaseIterable {
     case (.v6, false): self = .flows6
     case (.v4, true): self = .services4
     case (.v6, true): self = .services6
+    }
+  }
+
+  /// The set of those that are mirrored.
+  var mirrored: String? {
+    switch self {
+    case .flows4: "mirrored4"
+    case .flows6: "mirrored6"
+    case .services4, .services6: nil
     }
   }
 

@@ -21,7 +21,8 @@ public enum Verdict: Sendable, Hashable {
   case pass
   /// Keep the frame under the reference given; an action will say when it may go.
   case hold
-  /// Let it be lost; TCP will send it again, or must not, and whoever uses UDP lives with losses.
+  /// Forget it. Either it is lost: TCP will send it again, or must not, and whoever uses UDP lives with losses. Or it is
+  /// a copy of what the kernel has had.
   case drop
 }
 
@@ -88,6 +89,12 @@ public enum Action: Sendable {
   case steer(Handle, Flow)
   /// Leave the packets of this flow to the kernel again.
   case unsteer(Flow)
+  /// Let the kernel have what the peer of this steered flow sends as it comes, and the engine a copy of it, and say
+  /// `mirrored` when all that comes is a copy. It ends when the flow is steered anew, or unsteered: then say
+  /// `mirroringEnded` when no more copies can come.
+  case mirror(Flow)
+  /// Copy no flow any more: what peers send is the engine's alone.
+  case endMirroring
   /// The handshake is over.
   case replicated(Handle)
   /// The handshake failed; the socket is as it was.

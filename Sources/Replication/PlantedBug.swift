@@ -25,6 +25,12 @@ enum PlantedBug: String, CaseIterable, Sendable {
   /// lost.
   case pairsOutliveTheirLink
 
+  /// Where the kernel has what the peer sends at once, an acknowledgement is believed to be of what the log has.
+  ///
+  /// Promise 1. Shows in overlap mode when a copy of a packet is lost on its way to the engine: the queue of the TAP
+  /// device is full, since the engine sleeps, or the kernel is short of memory.
+  case mirroredAcknowledgementBelieved
+
   /// A packet of a socket that is no longer replicated stays at the head of the queue until its record is
   /// acknowledged.
   ///

@@ -328,6 +328,10 @@ extension ReplicationNode {
     statistics.socketsReplicated += 1
     sayInitialized(place)
     actions.append(.replicated(handle))
+    // Overlap is what the kernel can do by itself. A datagram would be lost, or come twice, where copies begin and end.
+    if configuration.mode == .overlap, let flow = entries[place]!.flow, flow.transport == .tcp {
+      actions.append(.mirror(flow))
+    }
     endWaiting(place, .replayed)
   }
 

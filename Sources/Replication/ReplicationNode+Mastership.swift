@@ -220,6 +220,7 @@ extension ReplicationNode {
   private mutating func handOver(term: UInt64, echo: Int64, now: Instant) {
     sendDirtyBlocks(now: now)
     if !planted(.leaseOutlivesHandover) { actions.append(.revokeLease) }
+    endMirroring()
     for place in entries.indices {
       if let flow = entries[place]?.flow, flows[flow] == place { forwards[flow] = now + .seconds(2) }
     }
@@ -266,6 +267,7 @@ extension ReplicationNode {
 
   /// The connections that the other RE has, or may have had.
   private mutating func silenceReplicated() {
+    endMirroring()
     for place in entries.indices {
       guard let entry = entries[place] else { continue }
       switch entry.phase {

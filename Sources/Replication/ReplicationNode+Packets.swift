@@ -75,11 +75,17 @@ extension ReplicationNode {
   ) -> Verdict {
     statistics.inboundPackets += 1
     let flow = packet.inboundFlow(in: instance)
-    guard let place = flows[flow] else { return strayInbound(flow, byteCount) }
-    if let verdict = inboundVerdict(place, flow, reference, byteCount) { return verdict }
-    return receiveReplicated(
-      packet.segment, place, reference: reference, byteCount: byteCount, now: now,
-      checksumIsValid: checksumIsValid)
+    guard let place = flows[flow] else {
+      let verdict = strayInbound(flow, byteCount)
+      return verdict == .pass && mirroredFlows.contains(flow) ? .drop : verdict
+    }
+    let verdict =
+      inboundVerdict(place, flow, reference, byteCount)
+      ?? receiveReplicated(
+        packet.segment, place, reference: reference, byteCount: byteCount, now: now,
+        checksumIsValid: checksumIsValid)
+    // The kernel has had it.
+    return verdict == .pass && entries[place]!.isMirrored ? .drop : verdict
   }
 
   /// What becomes of a packet of the peer by the phase of its socket; `nil` if it is replicated.
@@ -142,7 +148,8 @@ extension ReplicationNode {
     _ place: Int, _ reference: FrameReference, _ byteCount: Int, isOutbound: Bool, remote: Endpoint? = nil
   ) -> Verdict {
     let frame = SocketEntry.WaitingFrame(
-      reference: reference, byteCount: byteCount, isOutbound: isOutbound, remote: remote)
+      reference: reference, byteCount: byteCount, isOutbound: isOutbound, remote: remote,
+      isCopy: !isOutbound && entries[place]!.isMirrored)
     guard waitingBytes + byteCount <= configuration.holdLimit, entries[place]!.wait(frame) else {
       if entries[place]!.transport == .udp {
         statistics.datagramsDropped += 1
@@ -168,18 +175,20 @@ extension ReplicationNode {
   /// Lets the frames go that wait for the socket rather than for the log.
   mutating func endWaiting(_ place: Int, _ path: Reinjection.Path) {
     for frame in takeWaiting(place) {
-      letGo(frame.reference, isOutbound: frame.isOutbound, path, isJudged: true)
+      letGo(frame.reference, isOutbound: frame.isOutbound, path, isJudged: true, isCopy: frame.isCopy)
     }
   }
 
-  /// - Parameter isJudged: what was decided on the frame when it came still holds.
+  /// - Parameters:
+  ///   - isJudged: what was decided on the frame when it came still holds.
+  ///   - isCopy: the kernel has had it.
   mutating func letGo(
-    _ frame: FrameReference, isOutbound: Bool, _ path: Reinjection.Path, isJudged: Bool
+    _ frame: FrameReference, isOutbound: Bool, _ path: Reinjection.Path, isJudged: Bool, isCopy: Bool = false
   ) {
     if isOutbound { statistics.sdrlReinjection.count(path) } else { statistics.prlReinjection.count(path) }
     switch path {
     case .acknowledged, .rejected, .timedOut, .unreplicated:
-      actions.append(isJudged ? .release(frame) : .replay(frame))
+      actions.append(isCopy ? .discard(frame) : isJudged ? .release(frame) : .replay(frame))
     case .replayed: actions.append(.replay(frame))
     case .discarded: actions.append(.discard(frame))
     }
@@ -193,7 +202,13 @@ extension ReplicationNode {
     // An acknowledgement of bytes that are not in the log would be the end of promise 1. The kernel may have
     // had them before replication began, ahead of others; or it took in what this node did not. As long as
     // they are not acknowledged the peer sends them again, and then they are logged.
-    if segment.flags.contains(.ack), segment.acknowledgment > entries[place]!.inbound.acknowledgeable {
+    if segment.flags.contains(.ack), segment.acknowledgment > entries[place]!.inbound.acknowledgeable,
+      !(planted(.mirroredAcknowledgementBelieved) && entries[place]!.isMirrored)
+    {
+      // What it acknowledges may stand before it in the queue of this pause.
+      if entries[place]!.isMirrored, entries[place]!.pausedSince != nil {
+        return wait(place, reference, byteCount, isOutbound: true)
+      }
       return refuseAcknowledgment(segment, place, reference: reference, byteCount: byteCount, now: now)
     }
     if segment.flags.contains(.ack) { entries[place]!.refused = nil }

@@ -127,6 +127,7 @@ extension ReplicationNode {
     entries[place]!.flow = flow
     flows[flow] = place
     aloneFlows[flow] = nil
+    mirroredFlows.remove(flow)
     if !separateFromUnconnected(place) { actions.append(.steer(handle, flow)) }
   }
 
@@ -222,6 +223,26 @@ extension ReplicationNode {
     actions.append(.send(ByteWriter(.ihaAccept, to: entries[place]!.peer!).record()))
     actions.append(.replicated(handle))
     endSnoopIfComplete(place)
+  }
+
+  /// What comes in of this flow from now on are copies of what the kernel has had.
+  public mutating func mirrored(_ flow: Flow) {
+    mirroredFlows.insert(flow)
+    if let place = flows[flow] { entries[place]!.isMirrored = true }
+  }
+
+  /// No more copies will come in of this flow.
+  public mutating func mirroringEnded(_ flow: Flow) {
+    mirroredFlows.remove(flow)
+    if let place = flows[flow] { entries[place]!.isMirrored = false }
+  }
+
+  /// What peers send is this node's alone again, and goes to the RE whose it is.
+  mutating func endMirroring() {
+    guard configuration.mode == .overlap else { return }
+    mirroredFlows = []
+    for place in entries.indices where entries[place] != nil { entries[place]!.isMirrored = false }
+    actions.append(.endMirroring)
   }
 
   /// Primary: stops replicating. On the secondary: lets go of the pair.

@@ -102,6 +102,9 @@ public struct ReplicationNode {
   /// input gives the same actions.
   var forwards: OrderedDictionary<Flow, Instant> = [:]
 
+  /// Flows of which the kernel has what their peers send already; what comes in here are copies.
+  var mirroredFlows: Set<Flow> = []
+
   /// Handshakes that wait until what is held up to a position has gone, in the order in which they were asked for.
   var dueSteering: Deque<(required: LogPosition, handle: Handle)> = []
 

@@ -44,6 +44,8 @@ struct SocketEntry {
     var isOutbound: Bool
     /// Of a datagram: the other end.
     var remote: Endpoint?
+    /// The kernel has had it.
+    var isCopy = false
   }
 
   /// What the kernel said last of bytes that are not in the log.
@@ -75,6 +77,8 @@ struct SocketEntry {
   var isAccepted = false
   /// Primary: since when the secondary wants nothing new.
   var pausedSince: Instant?
+  /// Primary: the kernel has what the peer sends already; what comes in here are copies.
+  var isMirrored = false
   /// Primary: it was the secondary that ended replication.
   var wasRejected = false
   /// Secondary: the pair was attached for a request of the primary's instance.

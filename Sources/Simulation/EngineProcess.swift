@@ -16,6 +16,8 @@ final class EngineProcess {
     /// An application asks for something.
     case request((EngineProcess) -> Void)
     case applicationGone
+    /// What was sent through the device's queue behind a change of what is mirrored.
+    case mark((EngineProcess) -> Void)
   }
 
   /// The two streams that an application reads.
@@ -87,6 +89,8 @@ final class EngineProcess {
   private var linkInput: [UInt8] = []
   private var steeringAdditions: [(handle: Handle, flow: Flow)] = []
   private var steeringRemovals: [(flow: Flow, due: Instant)] = []
+  /// Flows that are mirrored, while frames from before wait to be judged.
+  private var pendingMirrors: Set<Flow> = []
   private var owned: Set<Handle> = []
   /// For each place the handle that was given last.
   private var given: [UInt32: Handle] = [:]
@@ -289,6 +293,7 @@ final class EngineProcess {
   private func handle(_ input: Input) {
     switch input {
     case .frame: break
+    case .mark(let body): body(self)
     case .linkOpened(let end):
       // One connection at a time, as `Link.opened` has it.
       guard link == nil else { return world.link.close(end) }
@@ -379,6 +384,9 @@ final class EngineProcess {
     while let first = steeringRemovals.first, first.due <= now {
       steeringRemovals.removeFirst()
       machine.steered.remove(first.flow)
+      if machine.mirrored.remove(first.flow) != nil {
+        input(.mark { $0.node.mirroringEnded(first.flow) })
+      }
     }
   }
 
@@ -593,6 +601,10 @@ final class EngineProcess {
     case .unsteer(let flow):
       steeringAdditions.removeAll { $0.flow == flow }
       steeringRemovals.append((flow, machine.now + Self.steeringDelay))
+    case .mirror(let flow): mirror(flow)
+    case .endMirroring:
+      machine.mirrored = []
+      pendingMirrors = []
     case .replicated(let handle): replicationBegan(handle)
     case .refused(let handle, let reason): replicationRefused(handle, reason)
     case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
@@ -749,6 +761,8 @@ final class EngineProcess {
       for (_, flow) in additions {
         steeringRemovals.removeAll { $0.flow == flow }
         machine.steered.insert(flow)
+        machine.mirrored.remove(flow)
+        pendingMirrors.remove(flow)
       }
       for (handle, flow) in additions {
         if let socket = pending[handle] {
@@ -759,6 +773,17 @@ final class EngineProcess {
         drain(.nothing)
       }
     }
+  }
+
+  /// The kernel has what the peer sends from now on; what waits to be judged it has not.
+  private func mirror(_ flow: Flow) {
+    guard machine.steered.contains(flow) else { return }
+    machine.mirrored.insert(flow)
+    pendingMirrors.insert(flow)
+    input(
+      .mark { engine in
+        if engine.pendingMirrors.remove(flow) != nil { engine.node.mirrored(flow) }
+      })
   }
 
   private func takeSnapshot(_ handle: Handle, _ flow: Flow, _ socket: KernelSocket) {

@@ -67,6 +67,8 @@ final class Machine {
   // What the kernel holds.
   private(set) var sockets: [Flow: KernelSocket] = [:]
   var steered: Set<Flow> = []
+  /// Of the steered flows, those whose peers' packets the kernel has too, as they come.
+  var mirrored: Set<Flow> = []
   var lease = Lease.none
   var hasAddresses = false
 
@@ -130,6 +132,7 @@ final class Machine {
     application = nil
     sockets = [:]
     steered = []
+    mirrored = []
     lease = .none
     hasAddresses = false
     world.link.machineIsOff(slot)
@@ -145,6 +148,7 @@ final class Machine {
     }
     application?.connectionsDestroyed()
     steered = []
+    mirrored = []
     lease = .none
     let supported = LinkVersion.supported
     let isOld = !engineWasStarted && world.scenario.beginsWithOldEngine[slot]
@@ -294,6 +298,9 @@ final class Machine {
 
   // MARK: The wire
 
+  /// How often the kernel has a packet of a mirrored flow, and the engine has not: more often than on any real machine.
+  private static let copyLoss = 0.001
+
   private func isSteered(_ packet: ModelPacket, isOutbound: Bool) -> Bool {
     let flow = packet.flow(isOutbound: isOutbound)
     return steered.contains(flow) || flow.unconnected.map(steered.contains) == true
@@ -336,7 +343,12 @@ final class Machine {
     }
     guard let packet = ModelPacket(frame) else { return }
     if isSteered(packet, isOutbound: false) {
-      engine?.input(.frame(frame, isOutbound: false))
+      let isMirrored = mirrored.contains(packet.flow(isOutbound: false))
+      // The kernel may be short of memory for the copy.
+      if !isMirrored || !world.random.network.chance(Self.copyLoss) {
+        engine?.input(.frame(frame, isOutbound: false))
+      }
+      if isMirrored { deliver(frame) }
     } else {
       deliver(frame)
     }

@@ -54,6 +54,45 @@ struct SteeringTests {
     #expect(try steered.client.read(1) == [2])
   }
 
+  @Test(
+    "lets what arrives of a mirrored flow pass, and copies it, until the flow is steered anew or all mirroring ends",
+    arguments: [IPAddress.Family.v4, .v6])
+  func mirrors(family: IPAddress.Family) throws {
+    let engine = try RoutingEngine()
+    try engine.filter.grantLease(RoutingEngine.replicated, for: nil)
+    let pair = try StreamSocket.pair(on: engine.network, family: family, port: 179)
+    let flow = try flow(of: pair.client, family, 179)
+    try engine.filter.mirror([flow])
+    #expect(!engine.filter.isMirrored(flow), "it is not even steered")
+
+    for number in 0..<2 as Range<UInt8> {
+      try engine.filter.steer(adding: [flow])
+      try engine.filter.mirror([flow])
+      #expect(engine.filter.isMirrored(flow))
+      _ = engine.steeredFrames()
+      try pair.client.write([number])
+      #expect(try pair.server.read(1) == [number])
+      // The packet itself, and its acknowledgement, which goes nowhere; in this order.
+      var frames: [[UInt8]] = []
+      #expect(
+        eventually {
+          frames += engine.steeredFrames()
+          return self.frames(of: flow, in: frames) >= 2
+        })
+      #expect(
+        frames.first?.withUnsafeBytes {
+          TCPPacket(UnsafeRawBufferPointer(rebasing: $0[VirtioNetHeader.byteCount...]))?.inboundFlow()
+        } == flow)
+
+      if number == 0 { try engine.filter.endMirroring() } else { try engine.filter.steer(adding: [flow]) }
+      #expect(!engine.filter.isMirrored(flow))
+      try pair.client.write([100 + number])
+      #expect(!pair.server.isReadable(within: 100))
+      try engine.filter.steer(removing: [flow])
+      #expect(try pair.server.read(1) == [100 + number])
+    }
+  }
+
   @Test("takes ten thousand flows in one transaction, and lets go of them in another, or of none")
   func manyFlows() throws {
     let engine = try RoutingEngine()

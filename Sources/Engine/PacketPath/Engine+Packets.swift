@@ -66,6 +66,8 @@ extension Engine {
           }
       } else if let fragment = IPFragment(frame) {
         return collect(fragment, buffer, isOutbound: isOutbound, on: uplink, now: now)
+      } else if let number = QueueMark.number(of: frame) {
+        return markArrived(number, on: uplink)
       } else if fragments.isEmpty {
         counters.framesIgnored += 1
         return

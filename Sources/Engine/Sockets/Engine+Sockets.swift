@@ -209,7 +209,10 @@ extension Engine {
     guard !steeringAdditions.isEmpty else { return }
     let additions = steeringAdditions
     steeringAdditions.removeAll(keepingCapacity: true)
-    for (_, flow) in additions { steeringRemovals.cancel(flow) }
+    for (_, flow) in additions {
+      steeringRemovals.cancel(flow)
+      pendingMirrors.remove(flow)
+    }
     var failed: Set<Handle> = []
     for (id, additions) in Dictionary(grouping: additions, by: \.flow.instance) {
       guard let instance = instance(id) else {
@@ -279,8 +282,10 @@ extension Engine {
     guard !flows.isEmpty else { return }
     for (id, flows) in Dictionary(grouping: flows, by: \.instance) {
       guard let instance = instance(id) else { continue }
+      let mirrored = flows.filter(instance.filter.isMirrored)
       do throws(PacketFilterError) {
         try instance.filter.steer(removing: flows)
+        if !mirrored.isEmpty { mark(.mirroringEnded(mirrored), in: instance) }
       } catch {
         logger.error("\(flows.count) flows\(instance.mention) are still steered: \(error)")
       }

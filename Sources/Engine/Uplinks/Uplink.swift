@@ -46,6 +46,8 @@ final class Uplink {
 
   private let place: InstancePlace
   private var tap: TapDevice
+  /// Puts marks into the queue of the TAP device.
+  private let tapQueue: PacketSocket
   private let mark: UInt32
   private let carrier: Carrier
   private var outlet: Outlet?
@@ -72,6 +74,7 @@ final class Uplink {
     carrier = try Carrier(of: name)
     let tap = try TapDevice(named: tapName, mtu: Self.defaultMTU, in: place.vrf)
     hardwareAddress = tap.hardwareAddress
+    tapQueue = try PacketSocket(interface: NetworkInterface(named: tapName), mark: mark)
     self.tap = tap
   }
 
@@ -128,6 +131,9 @@ final class Uplink {
     let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount) + frame
     return bytes.withUnsafeBytes { send($0) }
   }
+
+  /// Puts a frame into the queue from which the engine reads, behind what is in it. Returns 0, or `errno`.
+  func enqueue(_ frame: [UInt8]) -> Int32 { frame.withUnsafeBytes { tapQueue.send($0) } }
 
   /// Delivers a frame, which starts with its virtio-net header, to the kernel. Returns 0, or `errno`.
   func deliver(_ frame: UnsafeRawBufferPointer) -> Int32 { tap.write(frame) }

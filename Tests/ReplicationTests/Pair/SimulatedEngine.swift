@@ -33,6 +33,10 @@ final class SimulatedEngine {
   /// What the pairs of UDP sockets have shown.
   private(set) var shown: [Handle: [SnoopStream: [Datagram]]] = [:]
   private var steered: Set<Flow> = []
+  /// Of these, those whose peers' packets the kernel has too, as they come.
+  private(set) var mirrored: Set<Flow> = []
+  /// The kernel has them, and the engine has not.
+  var losesCopies = false
   private var held: [FrameReference: HeldFrame] = [:]
   private var lastReference: Int32 = 0
   private var linkInput: [UInt8] = []
@@ -187,15 +191,18 @@ final class SimulatedEngine {
     if let packet = frame.withUnsafeBytes({ UDPPacket($0) }) { return arrive(packet, frame) }
     let packet = frame.withUnsafeBytes { TCPPacket($0)! }
     let flow = packet.inboundFlow()
-    if steered.contains(flow) {
+    if losesCopies, mirrored.contains(flow) {
+      deliver(frame)
+    } else if steered.contains(flow) {
       lastReference += 1
       let reference = FrameReference(lastReference)
       let verdict = node.inbound(packet, reference: reference, byteCount: frame.count, now: pair.now) {
         frame.withUnsafeBytes { packet.checksumIsValid($0) }
       }
       if verdict == .hold { held[reference] = HeldFrame(bytes: frame, isOutbound: false) }
+      let isCopy = mirrored.contains(flow)
       perform(frame: frame)
-      if verdict == .pass { deliver(frame) }
+      if verdict == .pass || isCopy { deliver(frame) }
     } else {
       deliver(frame)
     }
@@ -320,6 +327,7 @@ final class SimulatedEngine {
 
     case .steer(let handle, let flow):
       steered.insert(flow)
+      mirrored.remove(flow)
       guard answersSteering else { return }
       if let queue = datagramSockets[flow], node.arbiter.phase == .primary {
         node.datagramSnapshotTaken(
@@ -329,7 +337,13 @@ final class SimulatedEngine {
       } else {
         node.steered(handle)
       }
-    case .unsteer(let flow): steered.remove(flow)
+    case .unsteer(let flow):
+      steered.remove(flow)
+      if mirrored.remove(flow) != nil { node.mirroringEnded(flow) }
+    case .mirror(let flow):
+      mirrored.insert(flow)
+      node.mirrored(flow)
+    case .endMirroring: mirrored = []
     case .replicated(let handle): replicated.insert(handle)
     case .refused(let handle, let reason): refused[handle] = reason
     case .unreplicated(let handle, let reason):

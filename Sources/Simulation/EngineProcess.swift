@@ -74,6 +74,8 @@ final class EngineProcess {
   private(set) var isAsleep = false
   private var wakesAt: TrueTime = 0
   private var wokeAt: TrueTime
+  /// Its clock has told it since what it has missed, and its lease is renewed if it could be.
+  private(set) var hasTickedSinceItWoke = true
   /// It had mastership to itself before it fell asleep, with a lease that has no end.
   private(set) var wokeWithEndlessLease = false
   private var isBusy = false
@@ -192,8 +194,14 @@ final class EngineProcess {
   private func noteAwake() {
     guard isAsleep else { return }
     isAsleep = false
-    wokeAt = world.now
+    noteRunning()
     wokeWithEndlessLease = machine.lease == .endless
+  }
+
+  /// It runs again, after a sleep of its own or of the whole machine.
+  func noteRunning() {
+    wokeAt = world.now
+    hasTickedSinceItWoke = false
   }
 
   /// Faults are over.
@@ -356,6 +364,7 @@ final class EngineProcess {
 
   private func tick() {
     isBusy = true
+    hasTickedSinceItWoke = true
     node.uplinkChanged(isRunning: world.uplink.hasCarrier[machine.slot], now: machine.now)
     node.tick(now: machine.now)
     if isAlive { sweep() }

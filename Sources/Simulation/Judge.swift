@@ -58,6 +58,8 @@ enum Judge {
   private static func isServed(_ conversation: Conversation, by machine: Machine) -> Bool {
     isWell(machine) && machine.sockets[conversation.flow] != nil && machine.engine!.phase == .primary
       && machine.leaseIsInForce && machine.world.uplink.hasCarrier[machine.slot]
+      // If it has just slept, its lease may run out before it comes to renew it.
+      && machine.engine!.hasTickedSinceItWoke
   }
 
   private static func isProtected(_ conversation: Conversation, from machine: Machine, by other: Machine)

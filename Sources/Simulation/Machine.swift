@@ -215,6 +215,7 @@ final class Machine {
     if clockIsStopped { clockOffset -= world.now - stoppedSince }
     isStopped = false
     wentOnAt = world.now
+    engine?.noteRunning()
     clockIsStopped = false
     let work = missedWork
     missedWork = []

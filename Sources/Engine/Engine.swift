@@ -55,6 +55,8 @@ public final class Engine: @unchecked Sendable {
   private var spareBatches: [[Action]] = []
   /// No packet of the present batch has been read before this one.
   var batchIsFresh = true
+  /// Somebody waits for what is to be written to the link.
+  var linkIsUrgent = false
 
   /// What applications own.
   var owners: [Handle: ClientID] = [:]
@@ -342,12 +344,17 @@ public final class Engine: @unchecked Sendable {
     drain(.nothing)
     flushSteering()
     flushMirroring()
-    link.flush()
+    flushLink()
     while !dueRecordWrites.isEmpty {
       writeDueRecords()
       drain(.nothing)
-      link.flush()
+      flushLink()
     }
+  }
+
+  func flushLink() {
+    linkIsUrgent = false
+    link.flush()
   }
 
   /// What the ranges in actions refer to.
@@ -397,8 +404,11 @@ public final class Engine: @unchecked Sendable {
       link.append(record, of: buffer, origin: VirtioNetHeader.byteCount)
     case .appendLateFrame(let header):
       guard case .packet(let buffer) = context else { preconditionFailure("a frame comes from a packet") }
+      linkIsUrgent = true
       link.append(header, body: buffer)
-    case .send(let record): link.append(record)
+    case .send(let record):
+      linkIsUrgent = true
+      link.append(record)
     case .closeLink(let reason): closeLink(because: reason)
     case .sendOnUplink(let keepalive): sendOnUplinks(keepalive)
 

@@ -93,6 +93,10 @@ final class EngineProcess {
   private var steeringRemovals: [(flow: Flow, due: Instant)] = []
   /// Flows that are mirrored, while frames from before wait to be judged.
   private var pendingMirrors: Set<Flow> = []
+  /// Somebody waits for what is to be written to the link.
+  private var linkIsUrgent = false
+  /// What a peer sent is to be told with the next word, or the next tick.
+  private(set) var keepsNews = false
   private var owned: Set<Handle> = []
   /// For each place the handle that was given last.
   private var given: [UInt32: Handle] = [:]
@@ -293,9 +297,15 @@ final class EngineProcess {
     scheduleTurn()
   }
 
+  /// Records of what a peer sent wait for company, as in `Engine.frameBatchEnded`.
   private func endBatch() {
-    node.flushBlocks(now: machine.now)
-    settle()
+    if linkIsUrgent {
+      node.flushBlocks(now: machine.now)
+      settle()
+    } else {
+      keepsNews = true
+      flushSteering()
+    }
   }
 
   private func handle(_ input: Input) {
@@ -421,6 +431,8 @@ final class EngineProcess {
       }
     }
     if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
+    if case .udp = packet { linkIsUrgent = true }
+    if isOutbound || verdict == .hold || world.scenario.mode == .strict { linkIsUrgent = true }
     if world.isTold, verdict != .pass { tell(verdict, of: packet, frame, isOutbound: isOutbound) }
     if !node.actions.isEmpty { drain(.packet(frame)) }
     if verdict == .pass { emit(frame, isOutbound: isOutbound) }
@@ -527,6 +539,8 @@ final class EngineProcess {
     drain(.nothing)
     guard isAlive else { return }
     flushSteering()
+    linkIsUrgent = false
+    keepsNews = false
     if let link { world.link.flush(link) }
   }
 
@@ -586,8 +600,11 @@ final class EngineProcess {
       var bytes = [UInt8](repeating: 0, count: RecordHeader.byteCount)
       bytes.withUnsafeMutableBytes { header.store(in: $0) }
       bytes += frame
+      linkIsUrgent = true
       append(bytes)
-    case .send(let record): append(record)
+    case .send(let record):
+      linkIsUrgent = true
+      append(record)
     case .closeLink(let reason):
       world.tell(name, "closes the link: \(reason)")
       if let link { world.link.flush(link) }

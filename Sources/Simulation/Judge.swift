@@ -309,7 +309,7 @@ enum Judge {
     guard let primary = machine.engine, let secondary = other.engine, primary.isWell, secondary.isWell,
       primary.node.arbiter.standbyIsReady, secondary.node.arbiter.phase == .secondary,
       primary.node.occupancy.unacknowledgedRecords == 0, primary.hasHeardAll, secondary.hasHeardAll,
-      world.link.isQuiet
+      !primary.keepsNews, world.link.isQuiet
     else {
       for conversation in world.conversations { conversation.behindSince = nil }
       return

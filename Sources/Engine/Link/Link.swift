@@ -36,6 +36,8 @@ final class Link {
   private let retryDelay: TimeAmount
   private var batch: ByteBuffer
   private var hasWritten = false
+  /// Bytes that the next flush puts on the wire.
+  private(set) var unflushedByteCount = 0
 
   /// From this size on a payload is not copied into the batch.
   static let gatherThreshold = 16 << 10
@@ -213,6 +215,7 @@ final class Link {
   func append(_ record: [UInt8]) {
     guard channel != nil else { return }
     batch.writeBytes(record)
+    unflushedByteCount += record.count
     writeBatchIfLarge()
   }
 
@@ -249,6 +252,8 @@ final class Link {
   }
 
   private func appendPayload(_ packet: ByteBuffer, at start: Int, count: Int) {
+    // And its header, more or less.
+    unflushedByteCount += count + SegmentRecord.fixedByteCount
     guard count > 0, let payload = packet.getSlice(at: start, length: count) else { return }
     if count < Self.gatherThreshold {
       batch.writeImmutableBuffer(payload)
@@ -270,6 +275,7 @@ final class Link {
 
   /// Puts everything appended so far on the wire.
   func flush() {
+    unflushedByteCount = 0
     guard let channel, let handler else { return }
     writeBatch()
     guard hasWritten else { return }

@@ -20,11 +20,22 @@ extension Engine {
   func instance(of flow: Flow) -> RoutingInstance? { instance(flow.instance) }
 
   /// There are no more frames for now.
+  ///
+  /// What a peer sends waits for company, in overlap mode: nothing waits for its record until the kernel has something to
+  /// say, mostly in a moment; then both go in one piece, and are acknowledged in one. The next tick takes the rest.
   func frameBatchEnded() {
     batchIsFresh = true
-    node.flushBlocks(now: Self.now())
-    settle()
+    if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty {
+      node.flushBlocks(now: Self.now())
+      settle()
+    } else {
+      flushSteering()
+      flushMirroring()
+    }
   }
+
+  /// Bytes of records that nobody waits for are written when there are so many.
+  static let lazyByteCount = 32 << 10
 
   /// - Parameter fragments: the frames that the packet came in, if these are several.
   private func judge(_ buffer: ByteBuffer, fragments: [ByteBuffer] = [], on uplink: Uplink) {
@@ -39,6 +50,7 @@ extension Engine {
       let isOutbound = Ethernet.source(frame) == uplink.hardwareAddress
       let now = Self.now()
       let verdict: Verdict
+      var isDatagram = false
       if let packet = TCPPacket(frame) {
         verdict =
           isOutbound
@@ -53,6 +65,7 @@ extension Engine {
               && (signedFlows.isEmpty || signatureIsValid(packet, frame, in: uplink.instance, now: now))
           }
       } else if let packet = UDPPacket(frame) {
+        isDatagram = true
         verdict =
           isOutbound
           ? node.outbound(
@@ -76,12 +89,13 @@ extension Engine {
         verdict = .pass
       }
       if verdict == .hold { store.put(buffer, fragments: fragments, isOutbound: isOutbound, on: uplink) }
+      if isOutbound || verdict == .hold || configuration.mode == .strict || isDatagram { linkIsUrgent = true }
       if !node.actions.isEmpty {
         drain(.packet(buffer))
         // Most packets come alone: the round trip to the other RE begins before anything else is done, where
         // the packet itself has to wait for it. In overlap mode an inbound one does not; it is delivered
         // first, and its record goes out at the end of the batch.
-        if batchIsFresh, isOutbound || configuration.mode == .strict { link.flush() }
+        if batchIsFresh, isOutbound || configuration.mode == .strict { flushLink() }
       }
       if verdict == .pass { emit(buffer, fragments, isOutbound: isOutbound, on: uplink) }
     }

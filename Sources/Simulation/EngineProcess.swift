@@ -300,6 +300,7 @@ final class EngineProcess {
   /// Records of what a peer sent wait for company, as in `Engine.frameBatchEnded`.
   private func endBatch() {
     if linkIsUrgent {
+      keepsNews = false
       node.flushBlocks(now: machine.now)
       settle()
     } else {
@@ -375,6 +376,7 @@ final class EngineProcess {
   private func tick() {
     isBusy = true
     hasTickedSinceItWoke = true
+    keepsNews = false
     node.uplinkChanged(isRunning: world.uplink.hasCarrier[machine.slot], now: machine.now)
     node.tick(now: machine.now)
     if isAlive { sweep() }
@@ -431,8 +433,8 @@ final class EngineProcess {
       }
     }
     if verdict == .hold { hold(frame, isOutbound: isOutbound, packet) }
+    if verdict == .hold { linkIsUrgent = true }
     if case .udp = packet { linkIsUrgent = true }
-    if isOutbound || verdict == .hold || world.scenario.mode == .strict { linkIsUrgent = true }
     if world.isTold, verdict != .pass { tell(verdict, of: packet, frame, isOutbound: isOutbound) }
     if !node.actions.isEmpty { drain(.packet(frame)) }
     if verdict == .pass { emit(frame, isOutbound: isOutbound) }
@@ -540,7 +542,6 @@ final class EngineProcess {
     guard isAlive else { return }
     flushSteering()
     linkIsUrgent = false
-    keepsNews = false
     if let link { world.link.flush(link) }
   }
 

@@ -22,7 +22,8 @@ extension Engine {
   /// There are no more frames for now.
   ///
   /// What a peer sends waits for company, in overlap mode: nothing waits for its record until the kernel has something to
-  /// say, mostly in a moment; then both go in one piece, and are acknowledged in one. The next tick takes the rest.
+  /// say, mostly in a moment; then both go in one piece, and are acknowledged in one. So does what has changed of a control
+  /// block. The next tick takes the rest.
   func frameBatchEnded() {
     batchIsFresh = true
     if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty {
@@ -89,13 +90,14 @@ extension Engine {
         verdict = .pass
       }
       if verdict == .hold { store.put(buffer, fragments: fragments, isOutbound: isOutbound, on: uplink) }
-      if isOutbound || verdict == .hold || configuration.mode == .strict || isDatagram { linkIsUrgent = true }
-      if !node.actions.isEmpty {
-        drain(.packet(buffer))
-        // Most packets come alone: the round trip to the other RE begins before anything else is done, where
-        // the packet itself has to wait for it. In overlap mode an inbound one does not; it is delivered
-        // first, and its record goes out at the end of the batch.
-        if batchIsFresh, isOutbound || configuration.mode == .strict { flushLink() }
+      if verdict == .hold || isDatagram { linkIsUrgent = true }
+      if !node.actions.isEmpty { drain(.packet(buffer)) }
+      // Most packets come alone: the round trip to the other RE begins before anything else is done, where the packet
+      // itself has to wait for it.
+      if batchIsFresh, verdict == .hold {
+        node.flushBlocks(now: now)
+        drain(.nothing)
+        flushLink()
       }
       if verdict == .pass { emit(buffer, fragments, isOutbound: isOutbound, on: uplink) }
     }

@@ -398,7 +398,8 @@ public final class PacketFilter {
         let match = "meta l4proto { tcp, udp }"
         if let mirrored = set.mirrored {
           lines.append(
-            "add rule \(table) \(chains[0]) meta l4proto tcp \(set.inbound) @\(mirrored) dup to \"\(tap)\" accept")
+            "add rule \(table) \(chains[0]) meta l4proto tcp \(set.inbound) @\(mirrored) dup to \"\(tap)\" accept"
+          )
         }
         lines.append(
           "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")

@@ -68,7 +68,8 @@ struct MirroringTests {
     #expect(pair.violations == [])
   }
 
-  @Test("What the kernel makes of packets that wait for a slow snooper waits behind them") func pause() throws {
+  @Test("What the kernel makes of packets that wait for a slow snooper waits behind them") func pause() throws
+  {
     let (pair, conversation) = try replicated()
     snoopPressure(pair, conversation, isHigh: true)
     pair.peerWrites(conversation, 100)

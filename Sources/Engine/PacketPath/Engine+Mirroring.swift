@@ -24,7 +24,8 @@ enum QueueMark {
 
   /// Of a frame without virtio-net header; `nil` if it is no mark.
   static func number(of frame: UnsafeRawBufferPointer) -> UInt64? {
-    guard frame.count == byteCount, frame.bigEndian(at: Ethernet.headerByteCount - 2, as: UInt16.self) == etherType
+    guard frame.count == byteCount,
+      frame.bigEndian(at: Ethernet.headerByteCount - 2, as: UInt16.self) == etherType
     else { return nil }
     return frame.bigEndian(at: Ethernet.headerByteCount, as: UInt64.self)
   }
@@ -144,7 +145,8 @@ extension Engine {
   private func stopMirroring(_ flows: [Flow]) {
     for (id, flows) in Dictionary(grouping: flows, by: \.instance) {
       guard let instance = instance(id) else { continue }
-      logger.warning("\(flows.count) flows\(instance.mention) are not mirrored: the TAP device's queue was full")
+      logger.warning(
+        "\(flows.count) flows\(instance.mention) are not mirrored: the TAP device's queue was full")
       do throws(PacketFilterError) {
         try instance.filter.steer(adding: flows.filter(instance.filter.isMirrored))
       } catch {

@@ -227,6 +227,7 @@ extension Engine {
     add("engine", "dropped_secondary", counts.droppedAsSecondary, "packets")
     add("engine", "stray_packets", counts.strayPackets, "packets")
     add("engine", "segments_resent", counters.segmentsResent, "packets")
+    add("engine", "merge_time", counters.mergeNanoseconds / 1_000, "microseconds")
     add("engine", "wrong_signatures", counters.wrongSignatures, "packets")
     add("mastership", "term", node.arbiter.term, "terms")
     add("mastership", "probes_sent", counters.probesSent, "probes")

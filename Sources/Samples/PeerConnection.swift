@@ -152,6 +152,12 @@ final class PeerConnection {
     if !beginnings.isEmpty { longestGap = max(longestGap, now - lastProgress) }
   }
 
+  /// Counts gaps from this moment on.
+  func forgetGaps(now: UInt64) {
+    longestGap = 0
+    lastProgress = now
+  }
+
   private func progress(_ now: UInt64) {
     noteGap(now: now)
     lastProgress = now

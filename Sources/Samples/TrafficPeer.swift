@@ -8,7 +8,8 @@ import Glibc
 /// for is a failure.
 ///
 /// SIGINT, SIGTERM and the end of `duration` stop the sending; answers that are out are awaited until nothing
-/// has come for 5 seconds. SIGUSR1 makes it a peer that sends but does not read, until SIGUSR2.
+/// has come for 5 seconds. SIGUSR1 makes it a peer that sends but does not read, until SIGUSR2. SIGHUP
+/// begins anew what is measured: times, gaps, bytes. What is verified goes on.
 public final class TrafficPeer {
   /// One place for a connection; the connection itself is made anew in every round.
   private final class Seat {
@@ -77,6 +78,7 @@ public final class TrafficPeer {
   private var isReading = true
   private var summary = TrafficSummary()
   private var histogram = LatencyHistogram()
+  private var measuredSince: UInt64 = 0
 
   /// Finds the hosts; a name that is not known is seen here.
   public convenience init(_ options: TrafficPeerOptions) throws {
@@ -89,7 +91,7 @@ public final class TrafficPeer {
     self.line = line
     self.complaint = complaint
     self.options = options
-    signals = try AwaitedSignals(SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
+    signals = try AwaitedSignals(SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP)
     poll = try EventPoll()
     remotes = try options.hosts.map { try SocketAddress(host: $0, port: options.port, isNumeric: false) }
     local = try options.sourceAddress.map { try SocketAddress(host: $0, port: 0, isNumeric: true) }
@@ -101,6 +103,7 @@ public final class TrafficPeer {
   public func run() throws -> TrafficSummary {
     if !options.printsJSON { line(settings) }
     let start = MonotonicClock.nanoseconds
+    measuredSince = start
     for number in 0..<options.connections {
       let seat = Seat(
         connection(UInt16(number)), to: remotes[number % remotes.count], rounds: options.rounds)
@@ -120,6 +123,7 @@ public final class TrafficPeer {
         switch signal {
         case SIGUSR1: read(false)
         case SIGUSR2: read(true)
+        case SIGHUP: measureAnew(now)
         default: stop(now)
         }
       }
@@ -130,7 +134,7 @@ public final class TrafficPeer {
     for seat in seats where seat.socket != nil {
       fail(seat, "\(seat.connection.outstanding) answers did not come in time")
     }
-    finishSummary(nanoseconds: end - start)
+    finishSummary(nanoseconds: end - measuredSince)
     line(options.printsJSON ? summary.json : summary.text)
     line.flush()
     complaint.flush()
@@ -362,6 +366,17 @@ public final class TrafficPeer {
 
   // MARK: Results
 
+  private func measureAnew(_ now: UInt64) {
+    measuredSince = now
+    histogram = LatencyHistogram()
+    summary.bytesSent = 0
+    summary.bytesReceived = 0
+    for seat in seats {
+      seat.longestGap = 0
+      seat.connection.forgetGaps(now: now)
+    }
+  }
+
   private func note(_ failure: String) {
     if summary.failures.count < Self.failuresKept { summary.failures.append(failure) }
     complaint(failure)
@@ -386,7 +401,7 @@ public final class TrafficPeer {
     summary.roundTripUs = TrafficSummary.RoundTrip(
       count: histogram.count, p50: microseconds(histogram.percentile(0.5)),
       p90: microseconds(histogram.percentile(0.9)), p99: microseconds(histogram.percentile(0.99)),
-      max: microseconds(histogram.maximum))
+      p999: microseconds(histogram.percentile(0.999)), max: microseconds(histogram.maximum))
     summary.durationMs = milliseconds(nanoseconds)
     summary.mbitPerSecondSent = megabits(summary.bytesSent)
     summary.mbitPerSecondReceived = megabits(summary.bytesReceived)

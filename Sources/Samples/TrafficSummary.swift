@@ -8,6 +8,8 @@ public struct TrafficSummary: Codable, Hashable, Sendable {
     public var p50: Double
     public var p90: Double
     public var p99: Double
+    /// 99.9 %.
+    public var p999: Double
     public var max: Double
   }
 
@@ -40,7 +42,7 @@ public struct TrafficSummary: Codable, Hashable, Sendable {
   /// The longest time without a byte while an answer was awaited.
   public var longestGapMs = 0.0
   /// Microseconds from the first byte of a message to the last one of its answer.
-  public var roundTripUs = RoundTrip(count: 0, p50: 0, p90: 0, p99: 0, max: 0)
+  public var roundTripUs = RoundTrip(count: 0, p50: 0, p90: 0, p99: 0, p999: 0, max: 0)
   public var bytesSent: UInt64 = 0
   public var bytesReceived: UInt64 = 0
   public var durationMs = 0.0
@@ -99,7 +101,7 @@ public struct TrafficSummary: Codable, Hashable, Sendable {
       unexpected ends       \(unexpectedEnds), resets: \(resets)
       longest gap           \(longestGapMs) ms
       round trip            p50 \(roundTrip.p50), p90 \(roundTrip.p90), p99 \(roundTrip.p99), \
-      max \(roundTrip.max) µs
+      p99.9 \(roundTrip.p999), max \(roundTrip.max) µs
       bytes                 \(bytesSent) sent, \(bytesReceived) received in \(durationMs) ms
       Mbit/s                \(mbitPerSecondSent) sent, \(mbitPerSecondReceived) received
       """

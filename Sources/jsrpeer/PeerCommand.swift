@@ -10,7 +10,8 @@ struct PeerCommand: ParsableCommand {
     abstract: "Sends messages over TCP and checks every byte that comes back.",
     discussion: """
       The exit status is 0 only if every message of every connection came back right, and there was at least \
-      one on each. SIGINT and SIGTERM stop the sending; answers that are out are awaited for up to 5 seconds.
+      one on each. SIGINT and SIGTERM stop the sending; answers that are out are awaited for up to 5 seconds. \
+      SIGHUP begins anew what is measured: times, gaps, bytes.
       """)
 
   @Option(name: .customShort("n"), help: "How many connections, at most 65536.")

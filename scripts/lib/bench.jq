@@ -9,74 +9,106 @@ def median:
 
 def round_to($places): if . == null then null else pow(10; $places) as $p | (. * $p | round) / $p end;
 
-def figures: {
-  echo_p50_us: "echo p50, us", echo_p99_us: "echo p99, us",
-  bulk_in_mbit_s: "bulk in, Mbit/s", bulk_out_mbit_s: "bulk out, Mbit/s"
+def setups: {
+  kernel: "kernel to kernel", beside: "beside the engine", overlap: "replicated, overlap",
+  strict: "replicated, strict", haproxy: "relayed by HAProxy"
 };
 
-def setups: {
-  kernel: "kernel to kernel", overlap: "replicated, overlap", strict: "replicated, strict",
-  haproxy: "relayed by HAProxy"
-};
+def connections: if . == "1" then "1 connection" else "\(.) connections" end;
+
+# The name of a figure for people, with its unit.
+def title:
+  def matched($pattern; value): capture($pattern) | value;
+  matched("^echo_(?<bytes>.*)_(?<n>.*)_(?<p>p.*)$";
+    "echo \(.p | sub("p999"; "p99.9")), \(.bytes) bytes, \(.n | connections), us")
+  // matched("^bulk_(?<way>.*)_(?<n>.*)$"; "bulk \(.way), \(.n | connections), Mbit/s")
+  // matched("^time_per_gigabyte_(?<way>.*)_(?<node>.*)$"; "processor time per GB \(.way), \(.node), s")
+  // matched("^time_per_million_messages_(?<node>.*)$"; "processor time per million messages, \(.node), s")
+  // matched("^gap_planned_(?<n>[0-9]*)$"; "planned switchover, \(.n | connections), longest gap, ms")
+  // matched("^gap_killed_(?<n>[0-9]*)$"; "primary killed, \(.n | connections), longest gap, ms")
+  // matched("^gap_(?<kind>.*)_(?<n>[0-9]*)_each$"; "\(.kind), \(.n | connections), median of theirs, ms")
+  // matched("^merge_us_(?<n>.*)$"; "a merge, one of \(.n), us")
+  // matched("^replicated_per_second_(?<n>.*)$"; "replicated per second, of \(.n)")
+  // matched("^memory_per_socket_(?<n>.*)_(?<role>.*)$"; "memory per socket, of \(.n), \(.role), bytes")
+  // { message_rate: "messages per second, 312 bytes, 100 connections" }[.] // .;
 
 # What must hold; "value" is compared with "limit" as "sense" says. A figure without a value is a miss.
-def targets($detection):
-  [
-    { target: "overlap: echo p50, times kernel to kernel", sense: "at most", limit: 3.0,
-      value: .steady.overlap.echo_p50_us.ratio },
-    { target: "overlap: bulk in, times kernel to kernel", sense: "at least", limit: 0.25,
-      value: .steady.overlap.bulk_in_mbit_s.ratio },
-    { target: "overlap: bulk out, times kernel to kernel", sense: "at least", limit: 0.25,
-      value: .steady.overlap.bulk_out_mbit_s.ratio },
-    { target: "planned switchover: longest gap, ms", sense: "at most", limit: 50,
-      value: .gaps.planned.median },
-    { target: "primary killed: longest gap, ms", sense: "at most", limit: ($detection + 100),
-      value: .gaps.killed.median }
-  ]
-  | map(. + { met: (.value != null
-      and (if .sense == "at most" then .value <= .limit else .value >= .limit end)) });
+def targets:
+  . as $report
+  | def of($figure; $setup): $report.figures[$figure][$setup];
+    def ratio($figure): of($figure; "overlap").ratio;
+    def to_haproxy($figure):
+      of($figure; "overlap").median as $own | of($figure; "haproxy").median as $other
+      | if $own and $other then $own / $other | round_to(2) else null end;
+    def at_most($target; $limit; $value): { $target, sense: "at most", $limit, $value };
+    def at_least($target; $limit; $value): { $target, sense: "at least", $limit, $value };
+    def measured($n): $report.conditions.sizes | any(. == $n);
+    def growth($figure):
+      of($figure | sub("N"; "1000"); "overlap").median as $few | of($figure | sub("N"; "10000"); "overlap").median as $many
+      | if $few and $many then ([$many / $few, $few / $many] | max) | round_to(2) else null end;
+    [
+      at_most("echo p50, 312 bytes, 1 connection, times kernel to kernel"; 2.2; ratio("echo_312_1_p50")),
+      at_most("the same, times HAProxy"; 1.4; to_haproxy("echo_312_1_p50")),
+      at_most("echo p99, times kernel to kernel"; 3; ratio("echo_312_1_p99")),
+      (["in", "out"][]
+        | at_least("bulk \(.), 1 connection, times kernel to kernel"; 0.4; ratio("bulk_\(.)_1")),
+          at_least("the same, times HAProxy"; 0.8; to_haproxy("bulk_\(.)_1"))),
+      at_least("messages per second, 100 connections, times kernel to kernel"; 0.4; ratio("message_rate")),
+      (["in", "out"][]
+        | at_least("not replicated, beside the engine: bulk \(.), times kernel to kernel"; 0.98;
+            of("bulk_\(.)_1"; "beside").ratio)),
+      ([[1, 20], [1000, 150], [10000, 1000]][] | select(measured(.[0]))
+        | at_most("primary killed, \(.[0]) connections, gap beyond detection, ms"; .[1];
+            of("gap_killed_\(.[0])"; "overlap").median | if . then . - $report.detection_ms else null end)),
+      ([[1, 10], [1000, 100]][] | select(measured(.[0]))
+        | at_most("planned switchover, \(.[0]) connections, longest gap, ms"; .[1];
+            of("gap_planned_\(.[0])"; "overlap").median)),
+      (select(measured(1000))
+        | at_least("sockets replicated per second"; 2000; of("replicated_per_second_1000"; "overlap").median),
+          (["primary", "secondary"][]
+            | at_most("memory per idle socket on the \(.), bytes"; 4096;
+                of("memory_per_socket_1000_\(.)"; "overlap").median))),
+      (select(measured(10000))
+        | (["replicated_per_second_N", "memory_per_socket_N_primary", "memory_per_socket_N_secondary",
+            "merge_us_N"][]
+          | at_most("growth from 1,000 to 10,000, each: \(.)"; 1.2; growth(.))))
+    ]
+    | map(. + { met: (.value != null
+        and (if .sense == "at most" then .value <= .limit else .value >= .limit end)) });
 
 def summary($conditions; $detection):
-  def spread: map(.value) | { median: (median | round_to(1)), min: min, max: max, samples: . };
-  def of($setup; $figure): map(select(.setup == $setup and .figure == $figure));
+  def spread: map(.value) | { median: (median | round_to(2)), min: min, max: max, samples: . };
   . as $samples
-  | { conditions: $conditions, detection_ms: $detection,
-      steady: (setups | with_entries(.key as $setup | .value = (figures | with_entries(
-        .key as $figure
-        | ($samples | of("kernel"; $figure) | map(.value) | median) as $base
-        | ($samples | of($setup; $figure)) as $own
-        | .value = ($own | spread)
-          + { ratio: (if $base then ($own | map(.value) | median) / $base | round_to(2) else null end) })))),
+  | (reduce ($samples[] | .figure) as $f ([]; if any(.[]; . == $f) then . else . + [$f] end)
+      | map(select(. != "not_replicated"))) as $names
+  | { $conditions, detection_ms: $detection,
+      figures: ($names | map({ key: ., value: (. as $figure
+        | ($samples | map(select(.figure == $figure))) as $all
+        | ($all | map(select(.setup == "kernel") | .value) | median) as $base
+        | setups | with_entries(.key as $setup | .value = ($all | map(select(.setup == $setup))))
+        | with_entries(select(.value | length > 0))
+        | map_values((map(.value) | median) as $own | spread
+            + { ratio: (if $base and $base > 0 then $own / $base | round_to(2) else null end) })) }) | from_entries),
       # Connections that went on without replication and were measured anew.
-      not_replicated: (["overlap", "strict"] | map({
-        key: ., value: (. as $setup | $samples | of($setup; "not_replicated") | length) }) | from_entries),
-      gaps: (["undisturbed", "planned", "killed"] | map({
-        key: ., value: (. as $kind | $samples | of($kind; "longest_gap_ms") | spread) }) | from_entries) }
-  | .targets = targets($detection)
+      not_replicated: (["overlap", "strict"] | map({ key: ., value: (. as $setup | $samples
+        | map(select(.setup == $setup and .figure == "not_replicated")) | length) }) | from_entries) }
+  | .targets = targets
   | .met = all(.targets[]; .met);
 
-def steady_rows:
-  . as $report
-  | setups | to_entries[] | .key as $setup
-  | [.value] + (figures | keys_unsorted | map($report.steady[$setup][.] as $f
-      | ($f.median | round | tostring) + " (" + ($f.ratio | tostring) + ")"))
-  | @tsv;
+def number: if . == null then "" elif . >= 100 then round | tostring else round_to(1) | tostring end;
 
-def steady_spread_rows:
-  . as $report
-  | setups | to_entries[] | .key as $setup
-  | [.value] + (figures | keys_unsorted | map($report.steady[$setup][.] as $f
-      | ($f.min | round | tostring) + ".." + ($f.max | round | tostring)))
+def headings: setups[];
+
+def rows:
+  .figures | to_entries[] | .value as $cells
+  | [(.key | title)]
+    + (setups | keys_unsorted | map($cells[.] | if . == null then "-" else
+        (.median | number) + (if .ratio then " (\(.ratio))" else "" end) end))
   | @tsv;
 
 def not_replicated_lines:
   .not_replicated | to_entries[] | select(.value > 0)
   | "\(.key): \(.value) connections were not replicated to their end, and measured anew";
-
-def gap_rows:
-  { undisturbed: "no switchover at all", planned: "planned switchover", killed: "primary killed" } as $names
-  | .gaps | to_entries[] | [$names[.key], .value.median, .value.min, .value.max, (.value.samples | length)]
-  | @tsv;
 
 def target_rows:
   .targets[] | [(if .met then "met" else "MISSED" end), .target, .sense, .limit, .value // "no value"] | @tsv;
@@ -84,12 +116,34 @@ def target_rows:
 # The tables of docs/performance.md.
 def markdown:
   . as $report
-  | "| | " + (figures | map(.) | join(" | ")) + " |",
-    "|---|" + (figures | map("---:|") | add),
-    (setups | to_entries[] | .key as $setup
-      | "| " + .value + " | " + (figures | keys_unsorted | map($report.steady[$setup][.] as $f
-          | "\($f.median | round) (\($f.min | round)–\($f.max | round)), ×\($f.ratio)") | join(" | ")) + " |"),
+  | "| | " + ([setups[]] | join(" | ")) + " |", "|---|" + ([setups[] | "---:|"] | add),
+    (.figures | to_entries[] | select(.value.kernel) | .value as $cells
+      | "| \(.key | title) | " + (setups | keys_unsorted | map($cells[.] | if . == null then "" else
+          "\(.median | number) (\(.min | number)–\(.max | number)), ×\(.ratio)" end) | join(" | ")) + " |"),
     "",
-    "| longest gap, ms | median | least | most | runs |",
-    "|---|---:|---:|---:|---:|",
-    (gap_rows | "| " + (split("\t") | join(" | ")) + " |");
+    "| replicated, overlap | median | least | most |", "|---|---:|---:|---:|",
+    (.figures | to_entries[] | select(.value.kernel | not) | .value.overlap as $cell | select($cell)
+      | "| \(.key | title) | \($cell.median | number) | \($cell.min | number) | \($cell.max | number) |"),
+    "",
+    "| target | wanted | measured | |", "|---|---:|---:|---|",
+    (.targets[] | "| \(.target) | \(.sense) \(.limit) | \(.value // "no value") | \(if .met then "met" else "missed" end) |");
+
+# What scripts/lib/bars.awk draws: group, series, value.
+def bars($picture):
+  .figures as $figures
+  | if $picture == "gaps" then
+      (["planned", "killed"][] as $kind | ["", "_each"][] as $each
+        | ($figures | keys_unsorted[] | select(test("^gap_\($kind)_[0-9]+\($each)$"))) as $name
+        | [($name | capture("_(?<n>[0-9]+)") | .n | connections),
+            ({ planned: "planned switchover", killed: "primary killed" }[$kind]
+              + (if $each == "" then ", longest" else ", median of theirs" end)),
+            $figures[$name].overlap.median])
+    else
+      (($figures | keys_unsorted[]
+        | select(if $picture == "echo" then test("^echo_312_.*_p50$") else test("^bulk_") end)) as $name
+        | setups | to_entries[] | . as $setup | $figures[$name][.key] | select(.)
+        | [($name | title | sub(", [^,]*$"; "")), $setup.value, .median])
+    end
+  | @tsv;
+
+def unit($picture): { echo: "us", bulk: "Mbit/s", gaps: "ms" }[$picture];

@@ -625,6 +625,8 @@ extension Engine {
   // MARK: Merge
 
   func merge(_ handle: Handle, signingKey: [UInt8]?, reply: ReplyPort) {
+    let begun = Self.now()
+    defer { counters.mergeNanoseconds += UInt64(clamping: (Self.now() - begun).count) }
     // What is not a snoop pair is refused below.
     if let encoded = try? node.options(of: handle), let options = try? SocketOptions(encoded),
       let complaint = complaint(about: signingKey, of: handle, options)

@@ -57,6 +57,9 @@ public final class Engine: @unchecked Sendable {
   var batchIsFresh = true
   /// Somebody waits for what is to be written to the link.
   var linkIsUrgent = false
+  /// Until when the event loop looks for more without sleeping; `nil` while it sleeps when there is nothing to do.
+  private var spinsUntil: Instant?
+  private let busyPoll: Nanoseconds
 
   /// What applications own.
   var owners: [Handle: ClientID] = [:]
@@ -123,6 +126,7 @@ public final class Engine: @unchecked Sendable {
     self.logger = logger
     self.setLogLevel = setLogLevel
     startedAt = Self.now()
+    busyPoll = Nanoseconds(configuration.busyPoll)
     do throws(LinkCredentialsError) {
       linkCredentials = try Self.credentials(for: configuration)
     } catch {
@@ -335,6 +339,24 @@ public final class Engine: @unchecked Sendable {
     guard linkCarrier?.wasLost() == true else { return }
     link.drop()
     node.linkClosed(.carrierLost, now: now)
+  }
+
+  /// More is about to come, mostly: an answer to what was delivered, an acknowledgement of what was sent. To be woken
+  /// costs more than to wait for it awake.
+  func stayAwake() {
+    guard busyPoll.count > 0 else { return }
+    let isSpinning = spinsUntil != nil
+    spinsUntil = Self.now() + busyPoll
+    if !isSpinning { eventLoop.execute { self.spin() } }
+  }
+
+  /// An event loop with something to do next does not sleep.
+  private func spin() {
+    if let until = spinsUntil, Self.now() < until {
+      eventLoop.execute { self.spin() }
+    } else {
+      spinsUntil = nil
+    }
   }
 
   // MARK: Actions

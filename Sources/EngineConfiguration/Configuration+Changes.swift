@@ -34,6 +34,7 @@ extension Configuration {
       ("mastership.keepalive.interval", mastership.keepalive.interval == new.mastership.keepalive.interval),
       ("mastership.keepalive.misses", mastership.keepalive.misses == new.mastership.keepalive.misses),
       ("control", control == new.control), ("mode", mode == new.mode),
+      ("busy-poll", busyPoll == new.busyPoll),
       ("limits.sockets", limits.sockets == new.limits.sockets),
       ("limits.snoop-buffer", limits.snoopBuffer == new.limits.snoopBuffer),
       ("limits.hold-buffer", limits.holdBuffer == new.limits.holdBuffer),

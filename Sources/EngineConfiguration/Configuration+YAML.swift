@@ -38,6 +38,7 @@ extension Configuration {
         $0.hasPrefix("/") && !$0.hasSuffix("/") && $0.utf8.count <= 107
       } ?? ControlProtocol.defaultPath
     mode = try root.take("mode")?.choice(Mode.self) ?? .overlap
+    busyPoll = try root.take("busy-poll")?.duration(in: .zero ... .milliseconds(1)) ?? .zero
     timeouts = try Timeouts(root.takeSection("timeouts"))
     limits = try Limits(root.takeSection("limits"))
     log = try Log(root.takeSection("log"))
@@ -46,8 +47,7 @@ extension Configuration {
     debug = try root.take("debug")?.truth() ?? false
     try root.finish(known: [
       "node", "slot", "link", "addresses", "uplinks", "instances", "mastership", "control", "mode",
-      "timeouts", "limits",
-      "log", "on-application-failure", "debug",
+      "busy-poll", "timeouts", "limits", "log", "on-application-failure", "debug",
     ])
   }
 

@@ -174,6 +174,8 @@ public struct Configuration: Sendable, Hashable {
   /// The path of the control socket.
   public var control: String
   public var mode: Mode
+  /// For how long the engine looks for more after a packet or a record, instead of sleeping at once; at most 1 ms.
+  public var busyPoll: Duration
   public var timeouts: Timeouts
   public var limits: Limits
   public var log: Log

@@ -58,6 +58,7 @@ struct ConfigurationTests {
     #expect(configuration.log.level == .info)
     #expect(configuration.log.destination == .stderr)
     #expect(configuration.onApplicationFailure == .switchover)
+    #expect(configuration.busyPoll == .zero)
     #expect(!configuration.debug)
   }
 
@@ -81,6 +82,7 @@ struct ConfigurationTests {
         keepalive: { interval: 20ms, misses: 5 }
       control: /run/other/control
       mode: strict
+      busy-poll: 50us
       timeouts: { prl: 500ms, sdrl: 2s, psrm: 1m }
       limits: { sockets: 100, snoop-buffer: 64KiB, hold-buffer: 1GiB, record: 131072B }
       log: { level: debug, destination: syslog }
@@ -102,6 +104,7 @@ struct ConfigurationTests {
     #expect(configuration.mastership.keepalive.misses == 5)
     #expect(configuration.control == "/run/other/control")
     #expect(configuration.mode == .strict)
+    #expect(configuration.busyPoll == .microseconds(50))
     #expect(configuration.timeouts.prl == .milliseconds(500))
     #expect(configuration.timeouts.sdrl == .seconds(2))
     #expect(configuration.timeouts.psrm == .seconds(60))
@@ -148,6 +151,7 @@ struct ConfigurationTests {
     ("uplinks", smallest("eth0", "eth1"), false),
     ("instances", smallest + instance("\(place), \(rest)"), false),
     ("mastership.priority", smallest + "mastership: { priority: 7 }", false),
+    ("busy-poll", smallest + "busy-poll: 20us", false),
     (
       "mastership.keepalive.interval", smallest + "mastership: { keepalive: { interval: 200ms } }", false
     ),
@@ -557,6 +561,7 @@ struct ConfigurationTests {
     Mistake(
       "a decimal size", behind: "limits: { record: 1MB }", key: "limits.record", says: "a size such as 512KiB"
     ),
+    Mistake("a long spin", behind: "busy-poll: 2ms", key: "busy-poll", says: "1ms"),
     Mistake(
       "a level that is none", behind: "log: { level: loud }", key: "log.level", says: "one of trace, debug"),
     Mistake(

@@ -29,7 +29,10 @@ extension Engine: LinkDelegate {
     }
   }
 
-  func linkBatchEnded() { settle() }
+  func linkBatchEnded() {
+    settle()
+    stayAwake()
+  }
 
   func linkFailed(because reason: String) { fail(because: reason) }
 

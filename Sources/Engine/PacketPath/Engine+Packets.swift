@@ -26,6 +26,7 @@ extension Engine {
   /// block. The next tick takes the rest.
   func frameBatchEnded() {
     batchIsFresh = true
+    stayAwake()
     if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty {
       node.flushBlocks(now: Self.now())
       settle()

@@ -43,6 +43,17 @@ struct PeerConnectionTests {
     #expect(connection.longestGap == 77)
   }
 
+  @Test("gaps that are forgotten count from then on, while answers are awaited")
+  func forgottenGaps() throws {
+    let connection = connection()
+    connection.noteGap(now: 500)
+    #expect(connection.longestGap == 500)
+    connection.forgetGaps(now: 600)
+    #expect(connection.longestGap == 0)
+    _ = try judge(Traffic.answers(messages, slot: 1), connection, step: 1000, now: 640)
+    #expect(connection.longestGap == 40 && connection.answered == 3)
+  }
+
   @Test("every wrong byte of an answer is found")
   func wrongByte() {
     let right = Traffic.answers(messages, slot: 0)

@@ -179,7 +179,7 @@ struct ConfigurationTests {
     let old = try Self.read(Self.smallest)
     for (key, yaml, _) in Self.changes { #expect(try Self.read(yaml) != old, "\(key)") }
     // A field that is added to the configuration belongs into `changes` as well.
-    #expect(Mirror(reflecting: old).children.count == 14)
+    #expect(Mirror(reflecting: old).children.count == 15)
   }
 
   @Test("finds the files of the link where the file itself is, and each name by the slot")

@@ -73,6 +73,7 @@ def targets:
             "merge_us_N"][]
           | at_most("growth from 1,000 to 10,000, each: \(.)"; 1.2; growth(.))))
     ]
+    | map(.value |= round_to(2))
     | map(. + { met: (.value != null
         and (if .sense == "at most" then .value <= .limit else .value >= .limit end)) });
 

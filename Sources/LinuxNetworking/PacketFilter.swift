@@ -189,12 +189,9 @@ public final class PacketFilter {
     guard !added.isEmpty || !removed.isEmpty || !unmirrored.isEmpty else { return }
 
     var elements = SetElements(table: tableName)
-    appendMirrored(.remove, unmirrored, to: &elements)
-    for (change, flows) in [(SetElements.Change.remove, removed), (.add, added)] {
-      for set in FlowSet.allCases {
-        elements.append(change, flows.filter { FlowSet($0) == set }.map(set.key), of: set.rawValue)
-      }
-    }
+    append(.remove, unmirrored, of: \.mirrored, to: &elements)
+    append(.remove, removed, of: { $0.rawValue }, to: &elements)
+    append(.add, added, of: { $0.rawValue }, to: &elements)
     var counts = datagramFlowCounts
     for flow in added where flow.transport == .udp { counts[flow.local.address, default: 0] += 1 }
     for flow in removed where flow.transport == .udp { counts[flow.local.address, default: 0] -= 1 }
@@ -222,7 +219,7 @@ public final class PacketFilter {
   public func mirror(_ flows: [Flow]) throws(PacketFilterError) {
     let added = Set(flows).intersection(steered).subtracting(mirrored)
     var elements = SetElements(table: tableName)
-    appendMirrored(.add, added, to: &elements)
+    append(.add, added, of: \.mirrored, to: &elements)
     try commit(elements)
     mirrored.formUnion(added)
   }
@@ -230,16 +227,18 @@ public final class PacketFilter {
   /// What arrives of any flow that is steered is the engine's alone from now on.
   public func endMirroring() throws(PacketFilterError) {
     var elements = SetElements(table: tableName)
-    appendMirrored(.remove, mirrored, to: &elements)
+    append(.remove, mirrored, of: \.mirrored, to: &elements)
     try commit(elements)
     mirrored = []
   }
 
-  private func appendMirrored(
-    _ change: SetElements.Change, _ flows: Set<Flow>, to elements: inout SetElements
+  /// - Parameter name: of the set in the table.
+  private func append(
+    _ change: SetElements.Change, _ flows: Set<Flow>, of name: (FlowSet) -> String?,
+    to elements: inout SetElements
   ) {
     for set in FlowSet.allCases {
-      guard let name = set.mirrored else { continue }
+      guard let name = name(set) else { continue }
       elements.append(change, flows.filter { FlowSet($0) == set }.map(set.key), of: name)
     }
   }

@@ -34,8 +34,6 @@ struct SetElements {
     append(capacity: 64) { nftnl_batch_begin($0, sequence) }
   }
 
-  var isEmpty: Bool { lastMessage == nil }
-
   /// Behind what was said before, in the same transaction. Adding what is there changes nothing; removing what is not
   /// there makes the whole transaction fail.
   ///

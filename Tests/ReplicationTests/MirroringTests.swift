@@ -6,17 +6,6 @@ import Testing
 /// In overlap mode the kernel has what a peer sends at once, and the node has copies.
 @Suite("Mirroring")
 struct MirroringTests {
-  private func replicated(
-    _ mode: ReplicationNode.Mode = .overlap
-  ) throws -> (pair: SimulatedPair, conversation: Conversation) {
-    let pair = SimulatedPair(mode: mode)
-    pair.start()
-    let conversation = pair.converse()
-    try pair.replicate(conversation)
-    pair.settle()
-    return (pair, conversation)
-  }
-
   private func snoopPressure(_ pair: SimulatedPair, _ conversation: Conversation, isHigh: Bool) {
     pair.engines[1].node.snoopPressure(conversation.secondaryHandle!, isHigh: isHigh)
     pair.engines[1].perform()
@@ -24,7 +13,7 @@ struct MirroringTests {
   }
 
   @Test("lasts as long as a connection is replicated in overlap mode") func beginning() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     #expect(pair.engines[0].mirrored == [conversation.flow] && pair.engines[1].mirrored.isEmpty)
     try pair.engines[0].node.unreplicate(conversation.primaryHandle!, now: pair.now)
     pair.engines[0].perform()
@@ -35,7 +24,7 @@ struct MirroringTests {
   }
 
   @Test("is nothing for strict mode, nor for datagrams") func exceptions() throws {
-    #expect(try replicated(.strict).pair.engines[0].mirrored.isEmpty)
+    #expect(try SimulatedPair.replicating(mode: .strict).pair.engines[0].mirrored.isEmpty)
     let pair = SimulatedPair()
     pair.start()
     pair.engines[0].datagramSockets[DatagramTests.unconnected] = []
@@ -47,7 +36,7 @@ struct MirroringTests {
 
   @Test("What the kernel has and the log has not is not acknowledged before the peer has sent it again")
   func lostCopies() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     pair.engines[0].losesCopies = true
     pair.peerWrites(conversation, 100)
     pair.localWrites(conversation, 50)
@@ -70,7 +59,7 @@ struct MirroringTests {
 
   @Test("What the kernel makes of packets that wait for a slow snooper waits behind them") func pause() throws
   {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     snoopPressure(pair, conversation, isHigh: true)
     pair.peerWrites(conversation, 100)
     pair.settle()
@@ -91,7 +80,7 @@ struct MirroringTests {
   }
 
   @Test("ends with mastership, and what comes then goes to the other RE alone") func handover() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     try pair.engines[0].node.releaseMastership(now: pair.now)
     pair.engines[0].perform()
     #expect(pair.engines[0].mirrored.isEmpty)
@@ -106,7 +95,7 @@ struct MirroringTests {
   }
 
   @Test("ends when the connection is steered anew: what comes during a handshake waits") func again() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     try pair.engines[0].node.unreplicate(conversation.primaryHandle!, now: pair.now)
     pair.engines[0].perform()
     pair.settle()
@@ -122,7 +111,7 @@ struct MirroringTests {
   }
 
   @Test("Copies that come behind the end of a connection are not delivered") func late() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     pair.peerWrites(conversation, 100)
     let frame = try #require(conversation.peer.retransmission(now: pair.now).first)
       .frame(from: conversation.flow.remote, to: conversation.flow.local)

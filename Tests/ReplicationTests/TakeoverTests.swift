@@ -6,18 +6,9 @@ import Testing
 
 /// What a merge restores, beyond what the enumeration of lost records shows.
 @Suite struct TakeoverTests {
-  private func replicated(mode: ReplicationNode.Mode = .overlap) throws -> (SimulatedPair, Conversation) {
-    let pair = SimulatedPair(mode: mode)
-    pair.start()
-    let conversation = pair.converse()
-    try pair.replicate(conversation)
-    pair.settle()
-    return (pair, conversation)
-  }
-
   @Test("The clock of a connection goes on where it was, however long nothing was sent")
   func timestamps() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     pair.localWrites(conversation, 100)
     pair.settle()
     pair.advance(milliseconds: 10_000)
@@ -63,7 +54,7 @@ import Testing
 
   @Test("A secondary that gives its pairs up while the link is there tells the primary")
   func licenseEndsOnALivingLink() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     // Asleep for longer than the license, which it notices before it reads what has come meanwhile.
     pair.now = pair.now + .seconds(3)
     pair.engines[1].node.tick(now: pair.now)
@@ -81,7 +72,7 @@ import Testing
     var merged = 0
     var voided = 0
     for delay in stride(from: Int64(0), through: 900, by: 30) {
-      let (pair, conversation) = try replicated()
+      let (pair, conversation) = try SimulatedPair.replicating()
       pair.localWrites(conversation, 100)
       pair.cutLink()
       for _ in 0..<(delay / 30) {
@@ -112,7 +103,7 @@ import Testing
   @Test(
     "A secondary that falls silent ends no connection", arguments: [ReplicationNode.Mode.overlap, .strict])
   func secondarySilent(mode: ReplicationNode.Mode) throws {
-    let (pair, conversation) = try replicated(mode: mode)
+    let (pair, conversation) = try SimulatedPair.replicating(mode: mode)
     pair.link.mute = [1]
     pair.peerWrites(conversation, 100)
     pair.localWrites(conversation, 100)
@@ -128,7 +119,7 @@ import Testing
 
   @Test("A secondary that follows but does not acknowledge ends replication after the layer's timeout")
   func acknowledgementsHeld() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     // Everything else the secondary says still arrives.
     pair.engines[1].withholdsAcknowledgements = true
     pair.localWrites(conversation, 100)
@@ -163,7 +154,7 @@ import Testing
   }
 
   @Test func nothingIsLeftWhenAllIsOver() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     pair.finish(slot: 0, peerTotal: 2_000, localTotal: 3_000)
     pair.advance(milliseconds: 100)
     try pair.engines[0].node.free(conversation.primaryHandle!)

@@ -7,18 +7,9 @@ import Testing
 @Suite struct VisibleLayersTests {
   typealias Mode = ReplicationNode.Mode
 
-  private func replicated(mode: Mode = .overlap) throws -> (SimulatedPair, Conversation) {
-    let pair = SimulatedPair(mode: mode)
-    pair.start()
-    let conversation = pair.converse()
-    try pair.replicate(conversation)
-    pair.settle()
-    return (pair, conversation)
-  }
-
   /// Holds packets of both directions: re1 follows, and acknowledges nothing.
   private func holding(mode: Mode) throws -> (SimulatedPair, Conversation, before: Statistics) {
-    let (pair, conversation) = try replicated(mode: mode)
+    let (pair, conversation) = try SimulatedPair.replicating(mode: mode)
     pair.engines[1].withholdsAcknowledgements = true
     let before = pair.engines[0].node.statistics
     pair.localWrites(conversation, 100)
@@ -186,7 +177,7 @@ import Testing
 
   @Test("3.1 log positions are the same on both REs, from the handshake on")
   func positions() throws {
-    let (pair, conversation) = try replicated()
+    let (pair, conversation) = try SimulatedPair.replicating()
     func positions(_ slot: Int) throws -> LayerPositions {
       let handle = slot == 0 ? conversation.primaryHandle! : conversation.secondaryHandle!
       return try pair.engines[slot].node.socket(handle).positions

@@ -53,14 +53,12 @@ struct QueueMarks {
   private var entries = Deque<Entry>()
   private var lastNumber: UInt64 = 0
 
-  mutating func next() -> UInt64 {
+  /// - Returns: the number of a mark that is about to be sent.
+  mutating func add(_ meaning: Meaning, through uplinks: [Uplink], now: Instant) -> UInt64 {
     lastNumber += 1
-    return lastNumber
-  }
-
-  mutating func add(_ number: UInt64, _ meaning: Meaning, through uplinks: [Uplink], now: Instant) {
     entries.append(
-      Entry(number: number, meaning: meaning, missing: uplinks.map { ObjectIdentifier($0) }, sentAt: now))
+      Entry(number: lastNumber, meaning: meaning, missing: uplinks.map { ObjectIdentifier($0) }, sentAt: now))
+    return lastNumber
   }
 
   /// - Returns: what is true from now on.
@@ -116,9 +114,7 @@ extension Engine {
 
   /// Behind a change of the packet filter.
   func mark(_ meaning: QueueMarks.Meaning, in instance: RoutingInstance) {
-    let number = queueMarks.next()
-    let frame = QueueMark.frame(number)
-    queueMarks.add(number, meaning, through: instance.uplinks, now: Self.now())
+    let frame = QueueMark.frame(queueMarks.add(meaning, through: instance.uplinks, now: Self.now()))
     for uplink in instance.uplinks where uplink.enqueue(frame) != 0 { counters.framesRefused += 1 }
   }
 

@@ -88,7 +88,19 @@ final class SimulatedPair {
     engines[0].perform()
   }
 
-  /// The same for a UDP socket, of which there is one on the primary, the RE in `slot`.
+  /// A pair with one connection, which is replicated, and nothing on its way.
+  static func replicating(
+    mode: ReplicationNode.Mode = .overlap
+  ) throws -> (pair: SimulatedPair, conversation: Conversation) {
+    let pair = SimulatedPair(mode: mode)
+    pair.start()
+    let conversation = pair.converse()
+    try pair.replicate(conversation)
+    pair.settle()
+    return (pair, conversation)
+  }
+
+  /// Begins the handshake of a UDP socket, of which there is one on the primary, the RE in `slot`.
   func replicate(
     _ flow: Flow, attachedFor transport: TransportProtocol = .udp, slot: Int = 0
   ) throws -> (primary: Handle, secondary: Handle) {

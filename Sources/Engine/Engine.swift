@@ -86,6 +86,8 @@ public final class Engine: @unchecked Sendable {
   var lastRecords: [RecordChannel] = []
   var recordTokens: [ReadinessMonitor.Token: RecordChannel] = [:]
   var pendingRecordModes: [PendingRecordMode] = []
+  /// Sockets whose records are welcome again.
+  var dueRecordReads: [Handle] = []
   /// Sockets that are to be given records once these are on their way to the other RE.
   var dueRecordWrites: [Handle] = []
   var steeringAdditions: [(handle: Handle, flow: Flow)] = []
@@ -367,7 +369,8 @@ public final class Engine: @unchecked Sendable {
     flushSteering()
     flushMirroring()
     flushLink()
-    while !dueRecordWrites.isEmpty {
+    while !dueRecordWrites.isEmpty || !dueRecordReads.isEmpty {
+      readDueRecords()
       writeDueRecords()
       drain(.nothing)
       flushLink()
@@ -459,7 +462,7 @@ public final class Engine: @unchecked Sendable {
     case .service(let action): serviceChanged(action)
 
     case .writeRecords(let handle): if dueRecordWrites.last != handle { dueRecordWrites.append(handle) }
-    case .recordsHaveRoom(let handle): recordsHaveRoom(handle)
+    case .recordsHaveRoom(let handle): dueRecordReads.append(handle)
     case .recordsSafe(let handle, let count): recordsSafe(handle, count)
     case .recordsEnded(let handle, let queue): recordsEnded(handle, queue)
 

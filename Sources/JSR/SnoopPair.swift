@@ -1,7 +1,7 @@
 /// What the secondary reads of one connection: both directions, byte-exact, each a readable stream socket. Of a UDP
 /// socket: the same datagrams, one message each (`SnoopedDatagram`).
 ///
-/// The descriptors can be taken apart by consuming the fields, or as numbers by `release()`.
+/// Both descriptors are in blocking mode. They can be taken apart by consuming the fields, or as numbers by `release()`.
 @frozen
 public struct SnoopPair: ~Copyable, Sendable {
   /// The name of the pair on this routing engine, to be given to the primary's `replicate` and later to

@@ -34,7 +34,7 @@ public struct TapDevice: ~Copyable, Sendable {
 
   /// Frames that wait for the engine before the kernel drops any. A frame can be 64 KiB, but TCP keeps few
   /// of its own in flight per connection (TCP small queues), so the bound in bytes is that of the flows.
-  static let queueLength: Int32 = 4096
+  public static let queueLength: Int32 = 4096
 
   /// Makes the device and brings it up, with `mtu` bytes per IP packet: the MTU of its uplink.
   ///
@@ -106,6 +106,18 @@ public struct TapDevice: ~Copyable, Sendable {
     bytes.withUnsafeMutableBytes { address.store(in: $0) }
     guard jsr_interface_set_hardware_address(query.rawValue, name, bytes) == 0 else {
       throw SystemError("ioctl(SIOCSIFHWADDR)", on: name)
+    }
+  }
+
+  /// Takes the frame that has waited longest, behind its virtio-net header, and cuts what `buffer` does not hold. Never
+  /// waits.
+  ///
+  /// - Returns: its length; `nil` if none waits, or the device cannot be read.
+  public borrowing func read(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
+    while true {
+      let count = Glibc.read(file.rawValue, buffer.baseAddress, buffer.count)
+      if count > 0 { return count }
+      if count == 0 || errno != EINTR { return nil }
     }
   }
 

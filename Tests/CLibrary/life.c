@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static void fail(int line, const char *what, long result) {
-  printf("FAILED line %d: %s is %ld; last error: %s\n", line, what, result, jsr_last_error());
+  printf("FAILED line %d: %s is %ld; errno %d; last error: %s\n", line, what, result, errno, jsr_last_error());
   exit(1);
 }
 /* The call must return what it should. */

@@ -51,6 +51,23 @@ struct SnoopPairTests {
     }
   }
 
+  @Test(
+    "is given to the application in blocking mode, and never blocks the engine",
+    arguments: [TransportProtocol.tcp, .udp])
+  func blockingMode(_ transport: TransportProtocol) throws {
+    let (pair, rcv, snd) = try SnoopPair.open(for: transport)
+    let first = OwnedDescriptor(owning: rcv)
+    let second = OwnedDescriptor(owning: snd)
+    #expect(fcntl(first.rawValue, F_GETFL) & O_NONBLOCK == 0)
+    #expect(fcntl(second.rawValue, F_GETFL) & O_NONBLOCK == 0)
+    // Either way of writing finds the socket full, and returns.
+    let bytes = [UInt8](repeating: 1, count: 60_000)
+    var progress = SnoopOutput.Progress.done
+    for _ in 0..<100 { progress = bytes.withUnsafeBytes { pair.write($0, to: .snd) } }
+    #expect(progress == .blocked)
+    #expect(pair.resume(.snd) == .blocked)
+  }
+
   @Test("takes nothing behind what found no room: nothing may be missing in what it shows")
   func overflow() throws {
     let full = try FullPair()

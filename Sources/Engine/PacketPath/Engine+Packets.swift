@@ -14,6 +14,22 @@ extension Engine {
     batchIsFresh = false
   }
 
+  /// Judges what waits in the queue of a TAP device.
+  func readFrames(of uplink: Uplink, atMost limit: Int) {
+    for _ in 0..<limit {
+      guard let frame = uplink.readFrame() else { break }
+      frameArrived(frame, on: uplink)
+    }
+  }
+
+  /// Judges all that was in the queues of the TAP devices when this was called.
+  func readWaitingFrames() {
+    for uplink in instances.lazy.flatMap(\.uplinks) {
+      readFrames(of: uplink, atMost: Int(TapDevice.queueLength))
+    }
+    batchIsFresh = true
+  }
+
   /// The routing instance of this name; `nil` if only the other RE has it.
   func instance(_ id: RoutingInstanceID) -> RoutingInstance? { instances.first { $0.id == id } }
 
@@ -27,7 +43,9 @@ extension Engine {
   func frameBatchEnded() {
     batchIsFresh = true
     stayAwake()
-    if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty {
+    if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty
+      || !dueRecordReads.isEmpty
+    {
       node.flushBlocks(now: Self.now())
       settle()
     } else {

@@ -1,7 +1,10 @@
 import LinuxNetworking
 import NIOCore
 
-/// Hands each frame of the TAP device of an uplink to the engine, and tells it when there are no more for now.
+/// Wakes the engine when there is something in the queue of the TAP device of an uplink.
+///
+/// The event loop reads the first frame, and the engine the others of a batch: straight into a buffer that is used
+/// again, where the event loop would make one for each, and turn to its selector in between.
 final class TapHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
@@ -17,7 +20,10 @@ final class TapHandler: ChannelInboundHandler {
     engine.frameArrived(unwrapInboundIn(data), on: uplink)
   }
 
-  func channelReadComplete(context: ChannelHandlerContext) { engine.frameBatchEnded() }
+  func channelReadComplete(context: ChannelHandlerContext) {
+    engine.readFrames(of: uplink, atMost: Uplink.framesPerTurn - 1)
+    engine.frameBatchEnded()
+  }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     engine.fail(because: "the TAP device of \(uplink.name) cannot be read: \(error)")

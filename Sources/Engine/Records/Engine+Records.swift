@@ -106,6 +106,9 @@ extension Engine {
       do throws(RecordFraming.Failure) {
         guard let record = try channel.next() else {
           guard case .bytes = channel.read() else { break reading }
+          // An application has what a peer sends as soon as the kernel has, which is before it is judged. What it may have
+          // answered is in the log before the answer is.
+          readWaitingFrames()
           continue
         }
         byteCount += record.count
@@ -139,7 +142,16 @@ extension Engine {
     }
   }
 
-  func recordsHaveRoom(_ handle: Handle) { if let channel = recordChannels[handle] { readRecords(channel) } }
+  private func recordsHaveRoom(_ handle: Handle) {
+    if let channel = recordChannels[handle] { readRecords(channel) }
+  }
+
+  /// Not in the middle of a packet's way, since to read records is to read packets first.
+  func readDueRecords() {
+    let handles = dueRecordReads
+    dueRecordReads.removeAll(keepingCapacity: true)
+    for handle in handles { recordsHaveRoom(handle) }
+  }
 
   func recordsSafe(_ handle: Handle, _ count: UInt64) {
     guard let channel = recordChannels[handle] else { return }

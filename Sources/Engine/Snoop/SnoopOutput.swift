@@ -39,6 +39,9 @@ struct SnoopOutput: ~Copyable {
 
   /// Bytes that the socket may hold beside the queue.
   static let socketBufferByteCount: Int32 = 1 << 20
+  /// Both ends are in blocking mode: that of the application's end is the application's to choose, and the engine waits
+  /// for nobody.
+  private static let sendFlags = Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)
 
   /// - Parameters:
   ///   - transport: of the socket that is followed.
@@ -49,7 +52,7 @@ struct SnoopOutput: ~Copyable {
     var ends: (Int32, Int32) = (-1, -1)
     let result = withUnsafeMutableBytes(of: &ends) {
       socketpair(
-        AF_UNIX, type | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0,
+        AF_UNIX, type | Int32(SOCK_CLOEXEC.rawValue), 0,
         $0.baseAddress!.assumingMemoryBound(to: Int32.self))
     }
     guard result == 0 else { throw SystemError("socketpair") }
@@ -93,7 +96,7 @@ struct SnoopOutput: ~Copyable {
     var offset = 0
     while offset < bytes.count {
       let sent = Glibc.send(
-        number, bytes.baseAddress! + offset, bytes.count - offset, Int32(MSG_NOSIGNAL))
+        number, bytes.baseAddress! + offset, bytes.count - offset, Self.sendFlags)
       if sent > 0 {
         offset += sent
       } else if errno == EAGAIN {
@@ -121,7 +124,7 @@ struct SnoopOutput: ~Copyable {
         keepsBoundaries
         ? Int(queue.getInteger(at: queue.readerIndex, as: UInt32.self) ?? 0) : queue.readableBytes
       let sent = queue.withUnsafeReadableBytes {
-        Glibc.send(number, $0.baseAddress! + prefix, count, Int32(MSG_NOSIGNAL))
+        Glibc.send(number, $0.baseAddress! + prefix, count, Self.sendFlags)
       }
       if sent > 0 {
         queue.moveReaderIndex(forwardBy: prefix + sent)

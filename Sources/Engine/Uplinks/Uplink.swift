@@ -55,6 +55,13 @@ final class Uplink {
   private var receivers: [Receiver] = []
   private var inputs: [UplinkInput] = []
   private var tapChannel: (any Channel)?
+  /// Into which frames are read.
+  private var frame = ByteBufferAllocator().buffer(capacity: frameCapacity)
+
+  /// The longest that the TAP device hands out: a packet of 64 KiB, tagged, behind its headers.
+  private static let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
+  /// Frames that are read before others have their turn.
+  static let framesPerTurn = 32
 
   /// Of a TAP device whose uplink is not there: Ethernet's.
   private static let defaultMTU = 1500
@@ -160,15 +167,24 @@ final class Uplink {
     inputs = []
   }
 
-  /// Reads the TAP device with the event loop, one frame at a time, through a duplicate of its descriptor.
+  /// The frame that has waited longest in the TAP device's queue, behind its virtio-net header; `nil` if none does.
+  func readFrame() -> ByteBuffer? {
+    // Whoever keeps the last one keeps its bytes: then this is a new buffer.
+    frame.clear()
+    let count = frame.writeWithUnsafeMutableBytes(minimumWritableBytes: Self.frameCapacity) {
+      tap.read(into: $0) ?? 0
+    }
+    return count > 0 ? frame : nil
+  }
+
+  /// Has the event loop look after the TAP device, through a duplicate of its descriptor.
   func readTap(_ handler: TapHandler, on eventLoop: any EventLoop) throws -> EventLoopFuture<Void> {
-    let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
     let duplicate = fcntl(tap.descriptor, F_DUPFD_CLOEXEC, 0)
     guard duplicate >= 0 else { throw SystemError("fcntl(F_DUPFD_CLOEXEC)") }
     let bound = NIOLoopBound((uplink: self, handler: handler), eventLoop: eventLoop)
     return NIOPipeBootstrap(group: eventLoop)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: frameCapacity))
-      .channelOption(.maxMessagesPerRead, value: 32)
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.frameCapacity))
+      .channelOption(.maxMessagesPerRead, value: 1)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           try channel.pipeline.syncOperations.addHandler(bound.value.handler)

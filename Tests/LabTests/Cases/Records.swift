@@ -175,6 +175,49 @@ extension LabSuite {
       }
     }
 
+    @Test(
+      "4.5 a record is shown behind what it answers, however much waits to be judged", .timeLimit(.minutes(1))
+    )
+    func answers() async throws {
+      try await Lab.run("4.5-answers") { lab in
+        let pair = try await EnginePair(withoutServersIn: lab)
+        let listening = try await ListeningSocket(on: .re0, in: lab, sendBuffer: 64 << 10)
+        let peer = try await StreamEnd(connectedFrom: .peer, in: lab, receiveBuffer: 64 << 10)
+        try peer.set(Int32(IPPROTO_TCP), Int32(TCP_NODELAY), [1, 0, 0, 0])
+        let hold = try await Self.protect(try await listening.accept(), on: pair.re0, with: pair.re1)
+        let snoop = hold.snoop
+        for round in 1...5 {
+          // So much that the peer may send a hundred packets without hearing anything.
+          let question = [UInt8](repeating: UInt8(round), count: 256 << 10)
+          try await peer.write(question)
+          _ = try await hold.socket.read(question.count)
+          _ = try await snoop.rcv.read(question.count)
+          try pair.re0.engine.send(SIGSTOP)
+          for number in 0..<100 { try await peer.write([UInt8(number)]) }
+          let read = try await hold.socket.read(100)
+          _ = try hold.channel.trySend(read)
+          try pair.re0.engine.send(SIGCONT)
+          // Without a pause: what is shown a moment too late would be there after one.
+          let deadline = ContinuousClock.now + .seconds(5)
+          var shown = 0
+          while shown == 0, ContinuousClock.now < deadline {
+            guard let answer = try snoop.snd.readAvailable(1 << 10) else { throw LabFailure("snd ended") }
+            shown = answer.count
+          }
+          try #require(shown > 0)
+          let answered = try snoop.rcv.readAvailable(1 << 20)
+          #expect(answered?.count == 100, "round \(round)")
+          _ = try await peer.read(100)
+          try await eventually(within: .seconds(5), "it is whole") {
+            _ = try snoop.snd.readAvailable(1 << 20)
+            return hold.channel.safeCount == round
+          }
+        }
+        hold.session.close()
+        snoop.session.close()
+      }
+    }
+
     @Test("4.5 the echo server gives its echoes as records, across switchovers", .timeLimit(.minutes(1)))
     func echoServer() async throws {
       try await Lab.run("4.5-echo") { lab in

@@ -87,7 +87,10 @@ public struct ControlEvent: Sendable, Hashable, CustomStringConvertible {
   }
 
   /// The message that carries the event.
-  public func message() throws(ControlError) -> [UInt8] { try ControlJSON.encode(self) }
+  public func message() throws(ControlError) -> [UInt8] {
+    if let flatMessage { return flatMessage }
+    return try ControlJSON.encode(self)
+  }
 }
 
 extension ControlEvent: Codable {

@@ -2,10 +2,15 @@ import FoundationEssentials
 
 /// How the documents of the control socket are written and read.
 enum ControlJSON {
-  /// One line, keys in alphabetical order, so that output can be compared.
-  static func encode(_ value: some Encodable) throws(ControlError) -> [UInt8] {
+  private static let encoder: JSONEncoder = {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return encoder
+  }()
+  private static let decoder = JSONDecoder()
+
+  /// One line, keys in alphabetical order, so that output can be compared.
+  static func encode(_ value: some Encodable) throws(ControlError) -> [UInt8] {
     do {
       return [UInt8](try encoder.encode(value))
     } catch {
@@ -18,13 +23,18 @@ enum ControlJSON {
     _ type: Value.Type, from bytes: [UInt8]
   ) throws(ControlError) -> Value {
     do {
-      return try JSONDecoder().decode(type, from: Data(bytes))
-    } catch let error as ControlError {
-      throw error
-    } catch let error as DecodingError {
-      throw ControlError(.malformed, describe(error))
+      return try decoder.decode(type, from: Data(bytes))
     } catch {
-      throw ControlError(.malformed, "not a JSON document: \(error)")
+      throw complaint(about: error)
+    }
+  }
+
+  /// - Parameter error: of decoding.
+  static func complaint(about error: any Error) -> ControlError {
+    switch error {
+    case let error as ControlError: error
+    case let error as DecodingError: ControlError(.malformed, describe(error))
+    default: ControlError(.malformed, "not a JSON document: \(error)")
     }
   }
 

@@ -132,37 +132,57 @@ extension ControlRequest {
 
   /// Reads one message.
   public init(reading bytes: [UInt8]) throws(Unreadable) {
-    struct Header: Decodable {
-      var version: Int?
-      var id: UInt64?
+    if let object = FlatObject(bytes), let request = ControlRequest(object) {
+      self = request
+    } else {
+      try self.init(decoding: bytes)
     }
-    let header: Header
+  }
+
+  /// Reads a message of whatever form.
+  init(decoding bytes: [UInt8]) throws(Unreadable) {
+    let envelope: Envelope
     do {
-      header = try ControlJSON.decode(Header.self, from: bytes)
+      envelope = try ControlJSON.decode(Envelope.self, from: bytes)
     } catch {
       throw Unreadable(id: 0, error: error)
     }
-    let id = header.id ?? 0
-    guard let version = header.version else {
-      throw Unreadable(id: id, error: ControlError(.malformed, "the field \"version\" is missing"))
-    }
-    guard version == ControlProtocol.version else {
-      throw Unreadable(
-        id: id,
-        error: ControlError(
-          .version,
-          "version \(version) of the control protocol is not spoken here, use \(ControlProtocol.version)"
-        ))
-    }
     do {
-      self = try ControlJSON.decode(ControlRequest.self, from: bytes)
+      self = try envelope.request.get()
     } catch {
-      throw Unreadable(id: id, error: error)
+      throw Unreadable(id: envelope.id, error: ControlJSON.complaint(about: error))
+    }
+  }
+
+  /// What can be read of a message even if it is no request.
+  private struct Envelope: Decodable {
+    enum CodingKeys: String, CodingKey { case version, id }
+
+    let id: UInt64
+    let request: Result<ControlRequest, any Error>
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.container(keyedBy: CodingKeys.self)
+      let version = try container.decodeIfPresent(Int.self, forKey: .version)
+      id = try container.decodeIfPresent(UInt64.self, forKey: .id) ?? 0
+      request = Result {
+        switch version {
+        case ControlProtocol.version: try ControlRequest(from: decoder)
+        case nil: throw ControlError(.malformed, "the field \"version\" is missing")
+        case let version?:
+          throw ControlError(
+            .version,
+            "version \(version) of the control protocol is not spoken here, use \(ControlProtocol.version)")
+        }
+      }
     }
   }
 
   /// The message that carries the request.
-  public func message() throws(ControlError) -> [UInt8] { try ControlJSON.encode(self) }
+  public func message() throws(ControlError) -> [UInt8] {
+    if let flatMessage { return flatMessage }
+    return try ControlJSON.encode(self)
+  }
 }
 
 extension ControlRequest: Codable {

@@ -7,6 +7,21 @@ public enum EngineMessage: Sendable, Hashable {
   ///
   /// - Throws: `version` if the engine speaks another version, `malformed` with the field that is wrong.
   public init(reading bytes: [UInt8]) throws(ControlError) {
+    if let object = FlatObject(bytes) {
+      if let reply = ControlReply(object) {
+        self = .reply(reply)
+        return
+      }
+      if let event = ControlEvent(object) {
+        self = .event(event)
+        return
+      }
+    }
+    try self.init(decoding: bytes)
+  }
+
+  /// Reads a message of whatever form.
+  init(decoding bytes: [UInt8]) throws(ControlError) {
     struct Header: Decodable {
       var version: Int
       var event: String?

@@ -35,6 +35,7 @@ public struct ReplyPages: Sendable {
         return nil
       case .whole:
         content = .finished
+        if let message = reply.flatMessage { return message }
         return try checked(ControlJSON.encode(reply))
       case .list(let start, let count):
         return try page(from: start, count: count)

@@ -97,8 +97,10 @@ extension Engine: ControlDelegate {
       reply.send(.done)
     case .holdAcknowledgements(let layer, let isOn): holdAcknowledgements(of: layer, isOn, reply: reply)
     }
-    settle()
+    drain(.nothing)
   }
+
+  public func controlBatchEnded() { settle() }
 
   private func attach(
     _ primary: Handle, _ transport: TransportProtocol, owner: ClientID, answersRequest: Bool = false,

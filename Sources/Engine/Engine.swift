@@ -104,6 +104,8 @@ public final class Engine: @unchecked Sendable {
   /// Why the last connection to the other RE came to nothing before it was a link, and when that was said.
   var refusal: (reason: String, saidAt: Instant)?
   var announcedPrimary = false
+  /// When this RE took over; `nil` if it is not primary.
+  var becamePrimary: Instant?
   var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
 
@@ -332,6 +334,7 @@ public final class Engine: @unchecked Sendable {
     sweepSockets(now: now)
     expireFragments(now: now)
     beginPendingRecords(now: now)
+    beginReplications()
     unsteerWhatIsDue(now: now)
     expireMarks(now: now)
     settle()

@@ -26,20 +26,8 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
   case otherNamespace
   /// The socket takes packets only from the interface of this name (SO_BINDTODEVICE), which is no VRF of the engine's.
   case boundToInterface(String)
-  /// The kernel's answers do not fit together, for this reason.
-  case unreadable(String)
   /// The socket could not be asked.
   case system(SystemError)
-
-  /// Why a socket that had to be read could not be.
-  public init(_ error: TCPRepairError) {
-    self =
-      switch error {
-      case .refused(let refusal): refusal
-      case .system(let error): .system(error)
-      default: .unreadable("\(error)")
-      }
-  }
 
   public var description: String {
     switch self {
@@ -65,7 +53,6 @@ public enum ReplicationRefusal: Error, Hashable, Sendable, CustomStringConvertib
     case .boundToInterface(let name):
       "the socket is bound to \(name) (SO_BINDTODEVICE), and would get none of the packets that the engine delivers; "
         + "bind it to no interface, or to the VRF of a routing instance"
-    case .unreadable(let reason): reason
     case .system(let error): "the socket cannot be examined: \(error)"
     }
   }

@@ -89,27 +89,32 @@ public enum TCPRepair {
     }
   }
 
+  /// The two ends of the connection that ``validate(_:)`` let pass.
+  public static func ends(of descriptor: Int32) throws(SystemError) -> (local: Endpoint, remote: Endpoint) {
+    let ends = (
+      local: try SocketAddress.local(of: descriptor).endpoint,
+      remote: try SocketAddress.remote(of: descriptor).endpoint
+    )
+    guard let local = ends.local, let remote = ends.remote else {
+      throw SystemError("getsockname", code: EAFNOSUPPORT)
+    }
+    return (local, remote)
+  }
+
   /// Reads everything about a connection and leaves it undisturbed.
   ///
   /// If the socket is in repair mode already, it stays in it.
-  ///
-  /// - Parameter includingQueues: without, both queues are left empty, and the reading is short.
-  public static func snapshot(
-    of descriptor: Int32, includingQueues: Bool = true
-  ) throws(TCPRepairError) -> TCPSnapshot {
+  public static func snapshot(of descriptor: Int32) throws(TCPRepairError) -> TCPSnapshot {
     do throws(ReplicationRefusal) {
       try validate(descriptor)
     } catch {
       throw .refused(error)
     }
     do throws(SystemError) {
-      let local = try SocketAddress.local(of: descriptor)
-      let remote = try SocketAddress.remote(of: descriptor)
-      guard let ends = local.endpoint.flatMap({ local in remote.endpoint.map { (local, $0) } }) else {
-        throw SystemError("getsockname", code: EAFNOSUPPORT)
-      }
+      let ends = try ends(of: descriptor)
+      let isIPv6Socket = try SocketAddress.local(of: descriptor).isOfIPv6Socket
       // Before repair mode, which changes SO_REUSEADDR.
-      let options = SocketOptions(of: descriptor, family: ends.0.address.family)
+      let options = SocketOptions(of: descriptor, family: ends.local.address.family)
       let mode = try RepairMode(descriptor)
       defer { mode.end() }
 
@@ -118,21 +123,15 @@ public enum TCPRepair {
         guard let state = TCPSnapshot.State(rawValue: reading.info.state) else { continue }
         let sent = reading.sendSide(state)
         let received = reading.receiveSide(state)
-        var sendQueue: [UInt8] = []
-        var receiveQueue: [UInt8] = []
-        if includingQueues {
-          guard
-            let written = try TCPQueue.send.peek(descriptor, count: sent.write - sent.unacknowledged),
-            let unread = try TCPQueue.receive.peek(descriptor, count: Int(reading.info.unread))
-          else { continue }
-          sendQueue = written
-          receiveQueue = unread
-        }
+        guard
+          let sendQueue = try TCPQueue.send.peek(descriptor, count: sent.write - sent.unacknowledged),
+          let receiveQueue = try TCPQueue.receive.peek(descriptor, count: Int(reading.info.unread))
+        else { continue }
         let timestamp = reading.info.timestampsEnabled ? try timestamp(of: descriptor) : 0
         guard try TCPReading(descriptor).agrees(with: reading) else { continue }
 
         return TCPSnapshot(
-          local: ends.0, remote: ends.1, isIPv6Socket: local.isOfIPv6Socket, state: state,
+          local: ends.local, remote: ends.remote, isIPv6Socket: isIPv6Socket, state: state,
           sendUnacknowledged: sent.unacknowledged, sendNext: sent.next, writeSequence: sent.write,
           receiveNext: received.next, sendQueue: sendQueue, receiveQueue: receiveQueue,
           finReceived: received.fin, finSent: sent.fin, sendWindow: reading.window.snd_wnd,

@@ -19,6 +19,7 @@ struct ControlServerTests {
       @Sendable (ControlRequest.Body, consuming DescriptorParcel, ClientID, ReplyPort) -> Void
     private let answer: Answer
     var gone: [ClientID] = []
+    var batches = 0
 
     init(_ answer: @escaping Answer) { self.answer = answer }
 
@@ -32,6 +33,8 @@ struct ControlServerTests {
         answer(request, descriptors, client, reply)
       }
     }
+
+    func controlBatchEnded() { batches += 1 }
 
     func clientGone(_ client: ClientID) { gone.append(client) }
   }

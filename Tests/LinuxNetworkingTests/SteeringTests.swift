@@ -16,8 +16,8 @@ struct SteeringTests {
   }
 
   private func flow(of client: StreamSocket, _ family: IPAddress.Family, _ port: UInt16) throws -> Flow {
-    let snapshot = try TCPRepair.snapshot(of: client.descriptor, includingQueues: false)
-    return Flow(.tcp, local: Endpoint(TestNetwork.replicated(family), port), remote: snapshot.local)
+    let local = try TCPRepair.ends(of: client.descriptor).local
+    return Flow(.tcp, local: Endpoint(TestNetwork.replicated(family), port), remote: local)
   }
 
   @Test(

@@ -12,6 +12,10 @@ public protocol ControlDelegate: AnyObject {
     _ request: ControlRequest.Body, descriptors: consuming DescriptorParcel, from client: ClientID,
     reply: ReplyPort)
 
+  /// Several things may have been asked for in a row; there is nothing more for now. What has to be done for all of them
+  /// can be done now, at once.
+  func controlBatchEnded()
+
   /// A client that had said hello is gone. What is answered to it from now on is dropped.
   func clientGone(_ client: ClientID)
 }

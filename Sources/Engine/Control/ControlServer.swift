@@ -175,7 +175,9 @@ public final class ControlServer {
     registrations[id]?.watched = nil
     if events.contains(.write) { send(to: client) }
     if mayRead(client) {
-      guard read(client) else { return drop(client) }
+      let isThere = read(client)
+      delegate?.controlBatchEnded()
+      guard isThere else { return drop(client) }
     } else if events.contains(.hangUp) {
       return drop(client)
     }

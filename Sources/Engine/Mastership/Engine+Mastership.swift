@@ -235,9 +235,11 @@ extension Engine {
     switch phase {
     case .primary where !announcedPrimary:
       announcedPrimary = true
+      becamePrimary = Self.now()
       publish(.mastershipGained)
     case .secondary where announcedPrimary:
       announcedPrimary = false
+      becamePrimary = nil
       publish(.mastershipLost(reason: "the other RE is primary"))
     default: break
     }

@@ -116,7 +116,20 @@ extension Engine {
     beginReplications()
   }
 
-  private func beginReplications() {
+  /// How long a new primary leaves handshakes alone for the sake of merges. An application that merges late, or not at
+  /// all, keeps others waiting no longer.
+  static let mergePrecedence = Nanoseconds.seconds(1)
+
+  /// What has lost its primary is made alive again before what has lost its secondary gets another one: an application may
+  /// replicate each socket as soon as it is merged, and a peer waits for the last one meanwhile.
+  private var mergesGoFirst: Bool {
+    guard let becamePrimary, !pairs.isEmpty else { return false }
+    return Self.now() - becamePrimary < Self.mergePrecedence
+  }
+
+  /// Begins handshakes that wait, as many as may be.
+  func beginReplications() {
+    guard !waitingReplications.isEmpty, !mergesGoFirst else { return }
     while pendingReplications.count < Self.handshakesAtOnce, let next = waitingReplications.popFirst() {
       let hasBegun = begin(next)
       if !hasBegun, next.answersRequest { node.withdrawRequest(next.primary) }
@@ -182,11 +195,11 @@ extension Engine {
 
   private func connection(of descriptor: Int32) throws(ReplicationRefusal) -> Flow {
     try TCPRepair.validate(descriptor)
-    do throws(TCPRepairError) {
-      let snapshot = try TCPRepair.snapshot(of: descriptor, includingQueues: false)
-      return Flow(.tcp, local: snapshot.local, remote: snapshot.remote)
+    do throws(SystemError) {
+      let ends = try TCPRepair.ends(of: descriptor)
+      return Flow(.tcp, local: ends.local, remote: ends.remote)
     } catch {
-      throw ReplicationRefusal(error)
+      throw .system(error)
     }
   }
 

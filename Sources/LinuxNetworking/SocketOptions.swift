@@ -9,20 +9,24 @@ import Packet
 /// to their default value is not the same as leaving them alone (a time to live, once set, no longer
 /// follows the route).
 public struct SocketOptions: Sendable, Hashable {
-  private var values: [SocketOption: Int32]
+  /// By their raw values.
+  private var values: [Int32?]
   /// The congestion control algorithm; empty if unknown.
   public var congestionControl: String
 
+  private static let none = [Int32?](
+    repeating: nil, count: Int(SocketOption.allCases.reduce(0) { max($0, $1.rawValue) }) + 1)
+
   /// No option at all: nothing will be changed on a socket.
   public init() {
-    values = [:]
+    values = Self.none
     congestionControl = ""
   }
 
   /// The value of an option as getsockopt(2) gave it; `nil` if the kernel it came from does not have it.
   public subscript(option: SocketOption) -> Int32? {
-    get { values[option] }
-    set { values[option] = newValue }
+    get { values[Int(option.rawValue)] }
+    set { values[Int(option.rawValue)] = newValue }
   }
 
   /// Reads the options of `descriptor`. Options that its kernel does not know are left out.
@@ -33,11 +37,11 @@ public struct SocketOptions: Sendable, Hashable {
     self.init()
     for option in SocketOption.allCases {
       if let (level, name) = option.name(family) {
-        values[option] = try? socketOption(descriptor, level, name, into: Int32(0), "getsockopt")
+        self[option] = try? socketOption(descriptor, level, name, into: Int32(0), "getsockopt")
       }
     }
     let flags = fcntl(descriptor, F_GETFL)
-    if flags >= 0 { values[.nonBlocking] = flags & O_NONBLOCK == 0 ? 0 : 1 }
+    if flags >= 0 { self[.nonBlocking] = flags & O_NONBLOCK == 0 ? 0 : 1 }
 
     // TCP_CA_NAME_MAX is 16 (include/net/tcp.h).
     var name = [UInt8](repeating: 0, count: 16)
@@ -51,10 +55,13 @@ public struct SocketOptions: Sendable, Hashable {
   ///
   /// What the kernel refuses (an algorithm that is not there, a mark without the privilege) is given to
   /// `refused` and left as it is: a connection without its favourite option is better than none.
-  func applyPlain(to descriptor: Int32, family: IPAddress.Family, refused: (SystemError) -> Void) {
-    let present = SocketOptions(of: descriptor, family: family)
+  ///
+  /// - Parameter present: what the socket has.
+  func applyPlain(
+    to descriptor: Int32, family: IPAddress.Family, present: SocketOptions, refused: (SystemError) -> Void
+  ) {
     for option in SocketOption.allCases where option.isPlain {
-      guard let value = values[option], value != present[option], let (level, name) = option.name(family)
+      guard let value = self[option], value != present[option], let (level, name) = option.name(family)
       else { continue }
       do {
         try setSocketOption(descriptor, level, name, value, "setsockopt")
@@ -93,9 +100,10 @@ public struct SocketOptions: Sendable, Hashable {
   /// Version, number of options, then each as its raw value and 32 bits in network byte order, then the
   /// length and the bytes of the congestion control algorithm's name.
   public func encode() -> [UInt8] {
-    var bytes: [UInt8] = [Self.version, UInt8(values.count)]
-    for (option, value) in values.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-      bytes.append(option.rawValue)
+    var bytes: [UInt8] = [Self.version, UInt8(values.count { $0 != nil })]
+    for (code, value) in values.enumerated() {
+      guard let value else { continue }
+      bytes.append(UInt8(code))
       bytes.appendBigEndian(value)
     }
     let name = Array(congestionControl.utf8.prefix(15))
@@ -119,7 +127,7 @@ public struct SocketOptions: Sendable, Hashable {
     for _ in 0..<count {
       let code: UInt8 = try reader.integer()
       let value: Int32 = try reader.integer()
-      if let option = SocketOption(rawValue: code) { values[option] = value }
+      if let option = SocketOption(rawValue: code) { self[option] = value }
     }
     let length: UInt8 = try reader.integer()
     guard length <= 15 else { throw .invalidField("congestion control") }

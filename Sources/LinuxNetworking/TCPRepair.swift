@@ -209,12 +209,13 @@ public enum TCPRepair {
   ///   - vrf: to which the socket is bound.
   ///   - scope: index of the interface, needed for link-local IPv6 addresses only.
   ///   - signingKey: of a signed connection (RFC 2385), 1 to 80 bytes.
+  ///   - defaults: of the network namespace that the calling thread is in.
   ///   - refused: told of each socket option that could not be set; the socket is good without it.
   /// - Throws: `EADDRNOTAVAIL` if the local address is missing, `ENETUNREACH` without a route,
   ///   `EADDRINUSE` or `EADDRNOTAVAIL` from connect if the connection exists here already.
   public static func restore(
     _ snapshot: TCPSnapshot, in vrf: VRF? = nil, scope: UInt32 = 0, signingKey: [UInt8]? = nil,
-    refused: (SystemError) -> Void = { _ in }
+    defaults: SocketDefaults = SocketDefaults(), refused: (SystemError) -> Void = { _ in }
   ) throws(TCPRepairError) -> OwnedDescriptor {
     guard snapshot.sendQueue.count == snapshot.writeSequence - snapshot.sendUnacknowledged else {
       throw .inconsistent("the send queue does not hold what the sequence numbers say")
@@ -229,14 +230,16 @@ public enum TCPRepair {
       throw .inconsistent("the window was advertised for bytes that have not arrived")
     }
     do throws(SystemError) {
-      return try rebuild(snapshot, vrf, scope: scope, signingKey: signingKey, refused: refused)
+      return try rebuild(
+        snapshot, vrf, scope: scope, signingKey: signingKey, defaults: defaults, refused: refused)
     } catch {
       throw .system(error)
     }
   }
 
   private static func rebuild(
-    _ snapshot: TCPSnapshot, _ vrf: VRF?, scope: UInt32, signingKey: [UInt8]?, refused: (SystemError) -> Void
+    _ snapshot: TCPSnapshot, _ vrf: VRF?, scope: UInt32, signingKey: [UInt8]?, defaults: SocketDefaults,
+    refused: (SystemError) -> Void
   ) throws(SystemError) -> OwnedDescriptor {
     let family = snapshot.local.address.family
     let socket = try OwnedDescriptor(
@@ -246,9 +249,12 @@ public enum TCPRepair {
         Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0))
     let descriptor = socket.rawValue
     try vrf?.bind(descriptor)
+    let present = defaults.options(
+      of: descriptor,
+      SocketDefaults.Kind(transport: .tcp, isIPv6Socket: snapshot.isIPv6Socket, family: family))
     try RepairMode.set(descriptor, TCP_REPAIR_ON)
     try reserveBuffers(descriptor, for: snapshot)
-    snapshot.options.applyPlain(to: descriptor, family: family, refused: refused)
+    snapshot.options.applyPlain(to: descriptor, family: family, present: present, refused: refused)
 
     // Sequence numbers can be set while the socket is closed only; the queues then move them on.
     try TCPQueue.send.setSequence(descriptor, snapshot.sendUnacknowledged)

@@ -134,7 +134,9 @@ public enum UDPSocket {
         Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | blocking, 0))
     let descriptor = socket.rawValue
     try vrf?.bind(descriptor)
-    options.applyPlain(to: descriptor, family: family, refused: refused)
+    options.applyPlain(
+      to: descriptor, family: family, present: SocketOptions(of: descriptor, family: family), refused: refused
+    )
     try options.applyBuffers(to: descriptor)
     if let reuse = options[.reuseAddress], reuse != 0 {
       try setSocketOption(descriptor, SOL_SOCKET, SO_REUSEADDR, Int32(1), "setsockopt(SO_REUSEADDR)")

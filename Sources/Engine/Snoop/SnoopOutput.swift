@@ -162,13 +162,15 @@ struct SnoopOutput: ~Copyable {
   mutating func takeBack() -> [[UInt8]] {
     guard let number = readEnd?.rawValue else { return [] }
     var result: [[UInt8]] = []
-    var chunk = [UInt8](repeating: 0, count: 128 << 10)
-    while true {
-      let count = recv(number, &chunk, chunk.count, Int32(MSG_DONTWAIT))
-      if count > 0 {
-        result.append(Array(chunk[..<count]))
-      } else if count == 0 || errno != EINTR {
-        break
+    let capacity = 128 << 10
+    withUnsafeTemporaryAllocation(byteCount: capacity, alignment: 1) { chunk in
+      while true {
+        let count = recv(number, chunk.baseAddress, capacity, Int32(MSG_DONTWAIT))
+        if count > 0 {
+          result.append(Array(chunk[..<count]))
+        } else if count == 0 || errno != EINTR {
+          break
+        }
       }
     }
     while queue.readableBytes > 0 {

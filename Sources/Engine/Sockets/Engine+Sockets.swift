@@ -727,8 +727,9 @@ extension Engine {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
     let descriptor: OwnedDescriptor
     do throws(TCPRepairError) {
-      descriptor = try TCPRepair.restore(snapshot, in: instance.vrf, signingKey: signingKey) {
-        [logger] error in
+      descriptor = try TCPRepair.restore(
+        snapshot, in: instance.vrf, signingKey: signingKey, defaults: instance.socketDefaults
+      ) { [logger] error in
         logger.warning("a socket option is not restored: \(error)")
       }
     } catch { throw .repair(error) }

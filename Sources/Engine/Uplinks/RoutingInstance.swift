@@ -30,6 +30,8 @@ final class RoutingInstance {
   let id: RoutingInstanceID
   private let place: InstancePlace
   let replicated: [Configuration.ReplicatedAddress]
+  /// Of the network namespace that it is in.
+  let socketDefaults = SocketDefaults()
   /// Those of `replicated`, without their prefixes.
   let addresses: [IPAddress]
   private let parts: Parts

@@ -25,7 +25,7 @@ extension EchoServer {
       if !options.isPlain { detail("NOT REPLICATED fd \(connection.descriptor): \(obstacle)") }
       resume(connection)
     } else {
-      protect(connection)
+      protectSoon(connection)
     }
   }
 
@@ -219,15 +219,55 @@ extension EchoServer {
   func protectWhatIsDue(_ now: UInt64) {
     guard obstacleToProtection == nil, !isEnding else { return }
     for connection in connections.values {
-      if case .none = connection.protection, now >= connection.retryAt, !connection.isReleased,
+      if case .none = connection.protection, now >= connection.retryAt, !connection.awaitsProtection,
+        !connection.isReleased,
         !connection.inputEnded
       {
-        protect(connection)
+        protectSoon(connection)
       }
     }
   }
 
+  /// Connections that may be at rest for their handshakes at once: the others are served meanwhile, however many are to be
+  /// protected.
+  private static var protectionsAtOnce: Int { 32 }
+
+  /// A connection is at rest while it is protected, so that this is begun only when it can go on at once: not while others
+  /// wait to be merged, which have no server at all.
+  private func protectSoon(_ connection: ServedConnection) {
+    guard !connection.awaitsProtection else { return }
+    guard awaitingProtection.isEmpty, mayProtectAnother else {
+      connection.awaitsProtection = true
+      awaitingProtection.append(connection)
+      return resume(connection)
+    }
+    protect(connection)
+  }
+
+  private var mayProtectAnother: Bool {
+    guard mergesUnderWay == 0 else { return false }
+    if beingProtected.count >= Self.protectionsAtOnce {
+      beingProtected.removeAll { connections[$0.id] !== $0 || !$0.isBeingProtected }
+    }
+    return beingProtected.count < Self.protectionsAtOnce
+  }
+
+  func protectWhatWaits() {
+    var begun = 0
+    while begun < awaitingProtection.count, mayProtectAnother {
+      let connection = awaitingProtection[begun]
+      begun += 1
+      connection.awaitsProtection = false
+      guard connections[connection.id] === connection, case .none = connection.protection,
+        obstacleToProtection == nil, !connection.isReleased, !connection.inputEnded, !isEnding
+      else { continue }
+      protect(connection)
+    }
+    awaitingProtection.removeFirst(begun)
+  }
+
   private func protect(_ connection: ServedConnection) {
+    beingProtected.append(connection)
     connection.protection = .quiescing(until: MonotonicClock.nanoseconds + Self.quiescenceTime)
     quiescing[connection.id] = connection
     flush(connection)

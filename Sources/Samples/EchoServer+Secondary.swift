@@ -255,12 +255,14 @@ extension EchoServer {
     for pair in pairs.values {
       guard case .snooping = pair.state, pair.endedAt == nil else { continue }
       pair.state = .merging
+      mergesUnderWay += 1
       watch(pair)
       engine.merge(session, pair.handle, signingKey: options.signingKey)
     }
   }
 
   func merged(_ handle: Handle, _ result: Result<Int32, JSRError>) {
+    mergesUnderWay -= 1
     guard let pair = pairs[handle], case .merging = pair.state else {
       // Let go in the meantime, because the server or the engine ended.
       if case .success(let live) = result { _ = Glibc.close(live) }

@@ -76,7 +76,13 @@ public final class EchoServer {
   var connectionsByHandle: [Handle: ServedConnection] = [:]
   /// Connections that are being brought to rest; looked at every millisecond.
   var quiescing: [UInt64: ServedConnection] = [:]
+  /// Connections that are served while others are protected; see `protectSoon`.
+  var awaitingProtection: [ServedConnection] = []
+  /// Connections that are at rest for their handshake, or have been.
+  var beingProtected: [ServedConnection] = []
   var pairs: [Handle: SnoopedPair] = [:]
+  /// Pairs whose merge was asked for and is not over.
+  var mergesUnderWay = 0
   var counts = Counts()
   private var lastConnectionID: UInt64 = 0
   private var reportedCounts = Counts()
@@ -160,6 +166,7 @@ public final class EchoServer {
       line.flush()
       try poll.wait(milliseconds: quiescing.isEmpty ? Self.tickMilliseconds : 1, handle)
       checkQuiescing()
+      protectWhatWaits()
       let now = MonotonicClock.nanoseconds
       if now >= nextTick {
         nextTick = now + UInt64(Self.tickMilliseconds) * 1_000_000

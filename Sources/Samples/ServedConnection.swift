@@ -54,6 +54,8 @@ final class ServedConnection {
   /// When to try again to replicate, in nanoseconds of `MonotonicClock`, and how long to wait after the next
   /// failure.
   var retryAt: UInt64 = 0
+  /// It is in the queue of those that are to be protected.
+  var awaitsProtection = false
   var retryDelay = ServedConnection.firstRetryDelay
   var messageCount: UInt64 = 0
   var isWatched = false
@@ -89,6 +91,14 @@ final class ServedConnection {
     case .replicated(let handle, _), .settling(let handle, _), .unreplicating(let handle):
       "fd \(descriptor) handle \(handle)"
     default: "fd \(descriptor) not replicated"
+    }
+  }
+
+  /// It is at rest until it is known whether it is replicated.
+  var isBeingProtected: Bool {
+    switch protection {
+    case .quiescing, .allocating, .offered, .handshake: true
+    case .none, .replicated, .settling, .unreplicating: false
     }
   }
 

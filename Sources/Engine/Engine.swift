@@ -74,6 +74,10 @@ public final class Engine: @unchecked Sendable {
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
+  /// Sockets that are the other RE's now, whose applications are yet to be told.
+  var lostSockets = Deque<Handle>()
+  /// They are to be told that mastership is lost, too.
+  var owesMastershipLost = false
   /// Connections that nobody serves any more.
   var abandoned: [ReadinessMonitor.Token: AbandonedConnection] = [:]
   /// Sockets that a reset may have ended, and how often they are yet to be looked at.
@@ -457,6 +461,7 @@ public final class Engine: @unchecked Sendable {
     case .endMirroring: endMirroring()
     case .replicated(let handle): replicationBegan(handle)
     case .refused(let handle, let reason): replicationRefused(handle, reason)
+    case .unreplicated(let handle, .mastershipLost) where pairs[handle] == nil: endLater(handle)
     case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)

@@ -43,8 +43,9 @@ def targets:
     def at_most($target; $limit; $value): { $target, sense: "at most", $limit, $value };
     def at_least($target; $limit; $value): { $target, sense: "at least", $limit, $value };
     def measured($n): $report.conditions.sizes | any(. == $n);
-    def growth($figure):
-      of($figure | sub("N"; "1000"); "overlap").median as $few | of($figure | sub("N"; "10000"); "overlap").median as $many
+    ($report.conditions.sizes | max) as $most
+    | def growth($figure):
+      of($figure | sub("N"; "1000"); "overlap").median as $few | of($figure | sub("N"; "\($most)"); "overlap").median as $many
       | if $few and $many then ([$many / $few, $few / $many] | max) | round_to(2) else null end;
     [
       at_most("echo p50, 312 bytes, 1 connection, times kernel to kernel"; 2.2; ratio("echo_312_1_p50")),
@@ -68,10 +69,10 @@ def targets:
           (["primary", "secondary"][]
             | at_most("memory per idle socket on the \(.), bytes"; 4096;
                 of("memory_per_socket_1000_\(.)"; "overlap").median))),
-      (select(measured(10000))
+      (select($most > 1000)
         | (["replicated_per_second_N", "memory_per_socket_N_primary", "memory_per_socket_N_secondary",
             "merge_us_N"][]
-          | at_most("growth from 1,000 to 10,000, each: \(.)"; 1.2; growth(.))))
+          | at_most("growth from 1,000 to \($most), each: \(.)"; 1.2; growth(.))))
     ]
     | map(.value |= round_to(2))
     | map(. + { met: (.value != null

@@ -234,15 +234,24 @@ extension Engine {
   func phaseChanged(_ phase: MastershipPhase) {
     switch phase {
     case .primary where !announcedPrimary:
+      tellOfLostMastership()
       announcedPrimary = true
       becamePrimary = Self.now()
       publish(.mastershipGained)
     case .secondary where announcedPrimary:
       announcedPrimary = false
       becamePrimary = nil
-      publish(.mastershipLost(reason: "the other RE is primary"))
+      owesMastershipLost = true
+      if lostSockets.isEmpty { tellOfLostMastership() }
     default: break
     }
+  }
+
+  /// Behind what is told of each socket that was lost with it.
+  func tellOfLostMastership() {
+    guard owesMastershipLost else { return }
+    owesMastershipLost = false
+    publish(.mastershipLost(reason: "the other RE is primary"))
   }
 
   func publish(_ kind: ControlEvent.Kind) {

@@ -258,9 +258,14 @@ extension ControlRequest {
         return nil
       }
       body = .replicate(primary: primary, secondary: secondary)
-    case "free", "merge", "close":
+    case "free", "unreplicate", "merge", "close":
       guard let handle = object.handle("handle"), !object.has("signing_key") else { return nil }
-      body = name == "free" ? .free(handle) : name == "merge" ? .merge(handle) : .close(handle)
+      switch name {
+      case "free": body = .free(handle)
+      case "unreplicate": body = .unreplicate(handle)
+      case "merge": body = .merge(handle)
+      default: body = .close(handle)
+      }
     default: return nil
     }
     self.init(id: id, body: body)
@@ -288,12 +293,15 @@ extension ControlRequest {
       writer.add("id", id)
       writer.add("primary", primary)
       return end("replicate", secondary: secondary)
-    case .free(let handle), .merge(let handle, nil), .close(let handle):
+    case .free(let handle), .unreplicate(let handle), .merge(let handle, nil), .close(let handle):
       writer.add("handle", handle)
       writer.add("id", id)
-      if case .free = body { return end("free") }
-      if case .merge = body { return end("merge") }
-      return end("close")
+      switch body {
+      case .free: return end("free")
+      case .unreplicate: return end("unreplicate")
+      case .merge: return end("merge")
+      default: return end("close")
+      }
     default: return nil
     }
   }
@@ -343,6 +351,7 @@ extension ControlEvent {
     else { return nil }
     switch name {
     case "replicated": self.init(.replicated(handle), timeMilliseconds: time)
+    case "peer_closed": self.init(.peerClosed(handle), timeMilliseconds: time)
     case "unreplicated":
       guard let reason = object.text("reason") else { return nil }
       self.init(.unreplicated(handle, reason: reason), timeMilliseconds: time)
@@ -357,6 +366,9 @@ extension ControlEvent {
     switch kind {
     case .replicated(let handle):
       writer.add("event", "replicated")
+      writer.add("handle", handle)
+    case .peerClosed(let handle):
+      writer.add("event", "peer_closed")
       writer.add("handle", handle)
     case .unreplicated(let handle, let reason):
       guard reason.utf8.count <= 1024, FlatWriter.isPlain(reason) else { return nil }

@@ -50,9 +50,12 @@ build() {
   echo "   done in $((SECONDS - started)) s"
 }
 
+# Whoever has built all of the package for release says so with JSR_RELEASE_IS_BUILT=1: to find that nothing is left to do
+# takes some seconds for each product.
+
 # build_library builds libjsr.so for release. bin is where it is.
 build_library() {
-  build release-libjsr -c release --product jsr
+  [[ ${JSR_RELEASE_IS_BUILT:-0} == 1 ]] || build release-libjsr -c release --product jsr
   # shellcheck disable=SC2034
   bin=$(swift build -c release --show-bin-path)
 }
@@ -62,6 +65,7 @@ bin=
 build_programs() {
   local program
   for program in jsrd jsrctl jsrutil jsrpeer jsrutil_mini jsrpeer_mini; do
+    [[ ${JSR_RELEASE_IS_BUILT:-0} != 1 ]] || break
     build "release-$program" -c release --product "$program"
   done
   # Used by the scripts that source this file.

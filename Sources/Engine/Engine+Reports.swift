@@ -228,6 +228,7 @@ extension Engine {
     add("engine", "stray_packets", counts.strayPackets, "packets")
     add("engine", "segments_resent", counters.segmentsResent, "packets")
     add("engine", "merge_time", counters.mergeNanoseconds / 1_000, "microseconds")
+    add("engine", "restore_time", counters.restoreNanoseconds / 1_000, "microseconds")
     add("engine", "wrong_signatures", counters.wrongSignatures, "packets")
     add("mastership", "term", node.arbiter.term, "terms")
     add("mastership", "probes_sent", counters.probesSent, "probes")

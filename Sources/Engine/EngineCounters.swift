@@ -10,6 +10,8 @@ struct EngineCounters {
   var segmentsResent: UInt64 = 0
   /// Time that merges took in this process, all together, in nanoseconds.
   var mergeNanoseconds: UInt64 = 0
+  /// Of that, to rebuild the sockets of connections in the kernel.
+  var restoreNanoseconds: UInt64 = 0
   /// Segments of signed connections that the peer cannot have signed.
   var wrongSignatures: UInt64 = 0
   var probesSent: UInt64 = 0

@@ -28,6 +28,8 @@ def title:
   // matched("^gap_killed_(?<n>[0-9]*)$"; "primary killed, \(.n | connections), longest gap, ms")
   // matched("^gap_(?<kind>.*)_(?<n>[0-9]*)_each$"; "\(.kind), \(.n | connections), median of theirs, ms")
   // matched("^merge_us_(?<n>.*)$"; "a merge, one of \(.n), us")
+  // matched("^restore_us_(?<n>.*)$"; "of that, to rebuild the connection, one of \(.n), us")
+  // matched("^soccr_us_(?<n>.*)$"; "a connection restored by libsoccr, one of \(.n), us")
   // matched("^replicated_per_second_(?<n>.*)$"; "replicated per second, of \(.n)")
   // matched("^memory_per_socket_(?<n>.*)_(?<role>.*)$"; "memory per socket, of \(.n), \(.role), bytes")
   // { message_rate: "messages per second, 312 bytes, 100 connections" }[.] // .;
@@ -69,6 +71,9 @@ def targets:
           (["primary", "secondary"][]
             | at_most("memory per idle socket on the \(.), bytes"; 4096;
                 of("memory_per_socket_1000_\(.)"; "overlap").median))),
+      (of("soccr_us_1000"; "overlap").median as $soccr | select($soccr and measured(1000))
+        | at_most("to rebuild a connection, times libsoccr"; 1;
+            of("restore_us_1000"; "overlap").median | if . then . / $soccr else null end)),
       (select($most > 1000)
         | (["replicated_per_second_N", "memory_per_socket_N_primary", "memory_per_socket_N_secondary",
             "merge_us_N"][]

@@ -747,6 +747,7 @@ extension Engine {
     _ plan: StreamMergePlan, unread: [UInt8], signingKey: [UInt8]?, in instance: RoutingInstance
   ) throws(MergeError) -> OwnedDescriptor {
     let snapshot = try TCPSnapshot(plan, receiveQueue: unread)
+    let begun = Self.now()
     let descriptor: OwnedDescriptor
     do throws(TCPRepairError) {
       descriptor = try TCPRepair.restore(
@@ -757,6 +758,7 @@ extension Engine {
     } catch { throw .repair(error) }
     do throws(SystemError) {
       try TCPRepair.activate(descriptor.rawValue, snapshot)
+      counters.restoreNanoseconds += UInt64(clamping: (Self.now() - begun).count)
       if plan.finSent { _ = shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
       let timestamp = plan.block.negotiated.timestamps ? try TCPRepair.timestamp(of: descriptor.rawValue) : 0
       if plan.finReceived { deliverFIN(plan, timestamp: timestamp, signingKey: signingKey, in: instance) }

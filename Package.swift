@@ -24,7 +24,8 @@ let package = Package(
   name: "jsr",
   products: [
     .library(name: "JSR", targets: ["JSR"]),
-    // For the package of fuzz targets in the folder Fuzz.
+    // For the packages of fuzz targets and of micro-benchmarks, in the folders Fuzz and Benchmarks.
+    .library(name: "AllocationCounter", targets: ["AllocationCounter"]),
     .library(name: "Control", targets: ["Control"]),
     .library(name: "EngineConfiguration", targets: ["EngineConfiguration"]),
     .library(name: "Packet", targets: ["Packet"]),
@@ -248,6 +249,6 @@ if Context.environment["JSR_ONLY_THREADED_TESTS"] != nil {
     "Simulation",
     "Handover",
   ]
-  package.products.removeAll { programs.contains($0.name) }
+  package.products.removeAll { programs.union(others).contains($0.name) }
   package.targets.removeAll { programs.union(others).contains($0.name) }
 }

@@ -17,6 +17,8 @@ let replication = Target.Dependency.product(name: "Replication", package: "jsr")
 
 let package = Package(
   name: "fuzz",
+  // For the package of micro-benchmarks in the folder Benchmarks.
+  products: [.library(name: "Pair", targets: ["Pair"])],
   dependencies: [.package(name: "jsr", path: "..")],
   targets: [
     .systemLibrary(name: "CLibFuzzer"),

@@ -39,7 +39,7 @@ build() {
     return 1
   fi
   local warnings
-  warnings=$(grep -E "^$PWD/(Sources|Tests|Fuzz|Package\.swift).*warning:" "$log" | sort -u || true)
+  warnings=$(grep -E "^$PWD/(Sources|Tests|Fuzz|Benchmarks|Package\.swift).*warning:" "$log" | sort -u || true)
   if [[ -n $warnings ]]; then
     head -n 40 <<<"$warnings" >&2
     # A file that is not compiled again would not repeat its warnings in the next run.

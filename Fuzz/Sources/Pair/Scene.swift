@@ -1,4 +1,4 @@
-import Packet
+public import Packet
 public import Replication
 
 /// A state of a node to start from, and what the other node said next in truth.
@@ -113,20 +113,20 @@ public enum Scene: Int, CaseIterable, Sendable {
 }
 
 /// What happens to a pair, in the order in which it may.
-struct Story {
-  var pair: NodePair
-  private(set) var primary: [Handle] = []
-  private(set) var secondary: [Handle] = []
+public struct Story {
+  public var pair: NodePair
+  public private(set) var primary: [Handle] = []
+  public private(set) var secondary: [Handle] = []
 
-  init(_ mode: ReplicationNode.Mode) { pair = NodePair(mode: mode) }
+  public init(_ mode: ReplicationNode.Mode) { pair = NodePair(mode: mode) }
 
-  mutating func meet() {
+  public mutating func meet() {
     pair.exchange()
     pair.run(400)
     precondition(pair.machines[0].node.arbiter.standbyIsReady, "the pair has not met")
   }
 
-  mutating func attach(_ count: Int, transport: TransportProtocol = .tcp) {
+  public mutating func attach(_ count: Int, transport: TransportProtocol = .tcp) {
     for _ in 0..<count {
       var new: [Handle] = []
       pair.use(0) { machine in machine.call { node, _ in new.append(try node.allocate()) } }
@@ -147,7 +147,7 @@ struct Story {
     }
   }
 
-  mutating func replicate(_ number: Int, _ flow: Flow? = nil) {
+  public mutating func replicate(_ number: Int, _ flow: Flow? = nil) {
     let (handle, other) = (primary[number], secondary[number])
     pair.use(0) { machine in
       machine.call { node, _ in

@@ -384,7 +384,6 @@ extension ReplicationNode {
     checksumIsValid: () -> Bool
   ) -> Verdict {
     let block: ControlBlock = entries[place]!.block
-    let stream: InboundStream = entries[place]!.inbound
     // What the kernel will discard or only answer is none of the log's business.
     guard !segment.flags.contains(.syn), segment.flags.contains(.ack) || segment.flags.contains(.rst) else {
       return .pass
@@ -392,11 +391,11 @@ extension ReplicationNode {
     // Whatever is not logged now waits like what is: the kernel may see it otherwise, since what it has
     // taken in is behind what this node has seen.
     let carriesBytes = !segment.payload.isEmpty || segment.flags.contains(.fin)
-    var required = carriesBytes && !planted(.copyDeliveredUnheld) ? stream.position : 0
+    var required = carriesBytes && !planted(.copyDeliveredUnheld) ? entries[place]!.inbound.position : 0
     if block.isOldDuplicate(segment.timestamps) {
       statistics.oldDuplicates += 1
       // The kernel discards it, unless it has not seen yet what this node has; then the peer sends it again.
-      if carriesBytes, case .new = stream.judge(segment) { return .drop }
+      if carriesBytes, case .new = entries[place]!.inbound.judge(segment) { return .drop }
       return deliver(place, reference, byteCount, after: required, isUnjudged: true)
     }
     if segment.flags.contains(.rst) {
@@ -416,7 +415,7 @@ extension ReplicationNode {
       return deliver(place, reference, byteCount, after: required, isUnjudged: true)
     }
 
-    switch stream.judge(segment) {
+    switch entries[place]!.inbound.judge(segment) {
     case .tooFragmented:
       statistics.droppedForLimit += 1
       return .drop
@@ -512,14 +511,14 @@ extension ReplicationNode {
   private mutating func releaseHolds() {
     while let head = holds.first {
       let place = Int(head.socket)
-      let entry = entries[place]
-      let isCurrent = entry != nil && entry!.handle.generation == head.generation
-      let waits = isCurrent && (entry!.phase == .replicating || entry!.isEnding)
+      // An entry is not copied for that: it refers to much, which is counted.
+      let isCurrent = entries[place] != nil && entries[place]!.handle.generation == head.generation
+      let waits = isCurrent && (entries[place]!.phase == .replicating || entries[place]!.isEnding)
       let isSafe = head.required <= log.acknowledged + (planted(.releasedOnePositionEarly) ? 1 : 0)
       if !isSafe, waits || planted(.endedSocketBlocksTheQueue) { return }
       _ = holds.removeFirst()
-      if isCurrent, entry!.transport == .udp { entries[place]!.heldDatagrams -= 1 }
-      var path = isCurrent ? entry!.pathAfterEnd : .unreplicated
+      if isCurrent, entries[place]!.transport == .udp { entries[place]!.heldDatagrams -= 1 }
+      var path = isCurrent ? entries[place]!.pathAfterEnd : .unreplicated
       if path != .discarded, isSafe { path = head.isUnjudged && waits ? .replayed : .acknowledged }
       // A socket that was unreplicated may be replicated again meanwhile, by a log that lacks what was held.
       letGo(head.frame, isOutbound: head.isOutbound, path, isJudged: waits)

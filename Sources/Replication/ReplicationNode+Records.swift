@@ -88,7 +88,7 @@ extension ReplicationNode {
     let handle = entries[place]!.handle
     let count = record.count - RecordFraming.headroom
     let sequence = entries[place]!.outbound.next
-    let limit = sendLimit(entries[place]!, behind: sequence + count)
+    let limit = entries[place]!.mayHaveSent(upTo: sequence + count)
     let header = OutgoingRecord(
       handle: entries[place]!.peer!, sequence: sequence, sendLimit: limit,
       payload: RecordFraming.headroom..<record.count)
@@ -106,15 +106,6 @@ extension ReplicationNode {
     recordsOnTheirWay.append(
       RecordOnItsWay(
         position: position, socket: handle, count: entries[place]!.records!.acceptedCount, byteCount: count))
-  }
-
-  /// How far the kernel may have sent once everything up to `end` is in the log: no further than that and the peer's
-  /// window, nor back behind what was announced or seen. (A bare acknowledgement may have been seen that is numbered
-  /// behind bytes which never came by.)
-  func sendLimit(_ entry: SocketEntry, behind end: SequenceNumber) -> SequenceNumber {
-    let block: ControlBlock = entry.block
-    let window = block.sendUnacknowledged + Int(block.sendWindow)
-    return .later(entry.sendLimit.announced, .earlier(end, .later(block.sendNext, window)))
   }
 
   private func mayLogRecords(_ place: Int) -> Bool {

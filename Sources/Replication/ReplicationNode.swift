@@ -354,16 +354,14 @@ public struct ReplicationNode {
   /// every acknowledgement needs one of its own.
   @discardableResult
   mutating func appendBlock(_ place: Int, now: Instant) -> LogPosition {
-    let entry = entries[place]!
-    var block: ControlBlock = entry.block
-    block.receiveNext = entry.inbound.acknowledgeable
-    block.sendNext = sendLimit(entry, behind: entry.outbound.end)
+    var block: ControlBlock = entries[place]!.block
+    block.receiveNext = entries[place]!.inbound.acknowledgeable
+    block.sendNext = entries[place]!.mayHaveSent(upTo: entries[place]!.outbound.end)
     let allowance = max(65_535, Int(block.receiveWindow / 2))
     // Raised in large steps: each has to be acknowledged before use is made of it.
-    let edge =
-      block.receiveEdge + allowance / 2 > entry.announcedEdge
-      ? block.receiveEdge + allowance : entry.announcedEdge
-    var writer = ByteWriter(.psrmUpdate, to: entry.peer!)
+    let announced = entries[place]!.announcedEdge
+    let edge = block.receiveEdge + allowance / 2 > announced ? block.receiveEdge + allowance : announced
+    var writer = ByteWriter(.psrmUpdate, to: entries[place]!.peer!)
     block.write(to: &writer)
     writer.sequence(edge)
     statistics.psrmRecordsSent += 1

@@ -151,6 +151,15 @@ struct SocketEntry {
     return edge > confirmedEdge ? announcedPosition : 0
   }
 
+  /// Primary: how far the kernel may have sent once everything up to `end` is in the log: no further than that and the peer's
+  /// window, nor back behind what was announced or seen. (A bare acknowledgement may have been seen that is numbered behind
+  /// bytes which never came by.)
+  func mayHaveSent(upTo end: SequenceNumber) -> SequenceNumber {
+    let block: ControlBlock = self.block
+    let window = block.sendUnacknowledged + Int(block.sendWindow)
+    return .later(sendLimit.announced, .earlier(end, .later(block.sendNext, window)))
+  }
+
   /// Keeps a frame until the handshake or merge is over; false if there are too many.
   mutating func wait(_ frame: WaitingFrame) -> Bool {
     guard waitingBytes + frame.byteCount <= Self.maximumWaitingBytes else { return false }

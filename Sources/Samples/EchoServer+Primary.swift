@@ -230,7 +230,7 @@ extension EchoServer {
 
   /// Connections that may be at rest for their handshakes at once: the others are served meanwhile, however many are to be
   /// protected.
-  private static var protectionsAtOnce: Int { 32 }
+  private static var protectionsAtOnce: Int { 64 }
 
   /// A connection is at rest while it is protected, so that this is begun only when it can go on at once: not while others
   /// wait to be merged, which have no server at all.

@@ -99,10 +99,7 @@ struct FlatObject {
     private mutating func text() -> Range<Int>? {
       guard take(UInt8(ascii: "\"")) else { return nil }
       let start = index
-      while index < bytes.count, bytes[index] >= 0x20, bytes[index] < 0x7F,
-        bytes[index] != UInt8(ascii: "\""),
-        bytes[index] != UInt8(ascii: "\\")
-      { index += 1 }
+      while index < bytes.count, bytes[index].isPlain { index += 1 }
       let end = index
       return take(UInt8(ascii: "\"")) ? start..<end : nil
     }
@@ -224,7 +221,7 @@ struct FlatWriter {
 
   /// Whether `text` can be written without an escape.
   static func isPlain(_ text: some StringProtocol) -> Bool {
-    text.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+    text.utf8.allSatisfy(\.isPlain)
   }
 
   private mutating func appendDigits(of number: UInt64, radix: UInt64) {
@@ -236,6 +233,13 @@ struct FlatWriter {
       rest /= radix
     } while rest > 0
     bytes[start...].reverse()
+  }
+}
+
+extension UInt8 {
+  /// A printable ASCII character that stands for itself in a JSON string.
+  fileprivate var isPlain: Bool {
+    self >= 0x20 && self < 0x7F && self != UInt8(ascii: "\"") && self != UInt8(ascii: "\\")
   }
 }
 

@@ -107,8 +107,7 @@ public final class Engine: @unchecked Sendable {
   var snapshotsGoOn = false
   /// Why the last connection to the other RE came to nothing before it was a link, and when that was said.
   var refusal: (reason: String, saidAt: Instant)?
-  var announcedPrimary = false
-  /// When this RE took over; `nil` if it is not primary.
+  /// When this RE became primary, and said so; `nil` if it is not.
   var becamePrimary: Instant?
   var lastSweep = Instant(nanoseconds: 0)
   var announcements: [Scheduled<Void>] = []
@@ -376,7 +375,7 @@ public final class Engine: @unchecked Sendable {
     flushSteering()
     flushMirroring()
     flushLink()
-    while !dueRecordWrites.isEmpty || !dueRecordReads.isEmpty {
+    while hasDueRecords {
       readDueRecords()
       writeDueRecords()
       drain(.nothing)

@@ -90,15 +90,14 @@ public enum TCPRepair {
   }
 
   /// The two ends of the connection that ``validate(_:)`` let pass.
-  public static func ends(of descriptor: Int32) throws(SystemError) -> (local: Endpoint, remote: Endpoint) {
-    let ends = (
-      local: try SocketAddress.local(of: descriptor).endpoint,
-      remote: try SocketAddress.remote(of: descriptor).endpoint
-    )
-    guard let local = ends.local, let remote = ends.remote else {
+  public static func ends(
+    of descriptor: Int32
+  ) throws(SystemError) -> (local: Endpoint, remote: Endpoint, isIPv6Socket: Bool) {
+    let address = try SocketAddress.local(of: descriptor)
+    guard let local = address.endpoint, let remote = try SocketAddress.remote(of: descriptor).endpoint else {
       throw SystemError("getsockname", code: EAFNOSUPPORT)
     }
-    return (local, remote)
+    return (local, remote, address.isOfIPv6Socket)
   }
 
   /// Reads everything about a connection and leaves it undisturbed.
@@ -112,7 +111,6 @@ public enum TCPRepair {
     }
     do throws(SystemError) {
       let ends = try ends(of: descriptor)
-      let isIPv6Socket = try SocketAddress.local(of: descriptor).isOfIPv6Socket
       // Before repair mode, which changes SO_REUSEADDR.
       let options = SocketOptions(of: descriptor, family: ends.local.address.family)
       let mode = try RepairMode(descriptor)
@@ -131,7 +129,7 @@ public enum TCPRepair {
         guard try TCPReading(descriptor).agrees(with: reading) else { continue }
 
         return TCPSnapshot(
-          local: ends.local, remote: ends.remote, isIPv6Socket: isIPv6Socket, state: state,
+          local: ends.local, remote: ends.remote, isIPv6Socket: ends.isIPv6Socket, state: state,
           sendUnacknowledged: sent.unacknowledged, sendNext: sent.next, writeSequence: sent.write,
           receiveNext: received.next, sendQueue: sendQueue, receiveQueue: receiveQueue,
           finReceived: received.fin, finSent: sent.fin, sendWindow: reading.window.snd_wnd,
@@ -251,7 +249,7 @@ public enum TCPRepair {
     try vrf?.bind(descriptor)
     let present = defaults.options(
       of: descriptor,
-      SocketDefaults.Kind(transport: .tcp, isIPv6Socket: snapshot.isIPv6Socket, family: family))
+      SocketDefaults.Kind(isIPv6Socket: snapshot.isIPv6Socket, family: family))
     try RepairMode.set(descriptor, TCP_REPAIR_ON)
     try reserveBuffers(descriptor, for: snapshot)
     snapshot.options.applyPlain(to: descriptor, family: family, present: present, refused: refused)

@@ -64,10 +64,11 @@ build_library() {
 bin=
 build_programs() {
   local program
-  for program in jsrd jsrctl jsrutil jsrpeer jsrutil_mini jsrpeer_mini; do
-    [[ ${JSR_RELEASE_IS_BUILT:-0} != 1 ]] || break
-    build "release-$program" -c release --product "$program"
-  done
+  if [[ ${JSR_RELEASE_IS_BUILT:-0} != 1 ]]; then
+    for program in jsrd jsrctl jsrutil jsrpeer jsrutil_mini jsrpeer_mini; do
+      build "release-$program" -c release --product "$program"
+    done
+  fi
   # Used by the scripts that source this file.
   # shellcheck disable=SC2034
   bin=$(swift build -c release --show-bin-path)

@@ -233,13 +233,11 @@ extension Engine {
 
   func phaseChanged(_ phase: MastershipPhase) {
     switch phase {
-    case .primary where !announcedPrimary:
+    case .primary where becamePrimary == nil:
       tellOfLostMastership()
-      announcedPrimary = true
       becamePrimary = Self.now()
       publish(.mastershipGained)
-    case .secondary where announcedPrimary:
-      announcedPrimary = false
+    case .secondary where becamePrimary != nil:
       becamePrimary = nil
       owesMastershipLost = true
       if lostSockets.isEmpty { tellOfLostMastership() }

@@ -43,9 +43,7 @@ extension Engine {
   func frameBatchEnded() {
     batchIsFresh = true
     stayAwake()
-    if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || !dueRecordWrites.isEmpty
-      || !dueRecordReads.isEmpty
-    {
+    if linkIsUrgent || link.unflushedByteCount >= Self.lazyByteCount || hasDueRecords {
       node.flushBlocks(now: Self.now())
       settle()
     } else {

@@ -146,6 +146,9 @@ extension Engine {
     if let channel = recordChannels[handle] { readRecords(channel) }
   }
 
+  /// There are channels to be read, or records to be written.
+  var hasDueRecords: Bool { !dueRecordReads.isEmpty || !dueRecordWrites.isEmpty }
+
   /// Not in the middle of a packet's way, since to read records is to read packets first.
   func readDueRecords() {
     let handles = dueRecordReads

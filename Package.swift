@@ -181,6 +181,10 @@ let package = Package(
         "Replication", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    // How long it takes to rebuild a connection; for scripts/bench.
+    .executableTarget(
+      name: "restore-benchmark", dependencies: ["Descriptors", "LinuxNetworking"], swiftSettings: strict),
+
     // The listing of the README: compiled with everything else, so that it stays true.
     .target(name: "Handover", dependencies: ["JSR"], path: "Examples/Handover", swiftSettings: strict),
 

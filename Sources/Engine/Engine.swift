@@ -74,9 +74,7 @@ public final class Engine: @unchecked Sendable {
   /// Pairs that have ended but whose application has not read all.
   var endingPairs: [SnoopPair] = []
   var snoopTokens: [ReadinessMonitor.Token: SnoopWatch] = [:]
-  /// Sockets that are the other RE's now, whose applications are yet to be told.
-  var lostSockets = Deque<Handle>()
-  /// They are to be told that mastership is lost, too.
+  /// Applications are to be told that mastership is lost, behind what they are told of sockets.
   var owesMastershipLost = false
   /// Connections that nobody serves any more.
   var abandoned: [ReadinessMonitor.Token: AbandonedConnection] = [:]
@@ -355,13 +353,13 @@ public final class Engine: @unchecked Sendable {
     guard busyPoll.count > 0 else { return }
     let isSpinning = spinsUntil != nil
     spinsUntil = Self.now() + busyPoll
-    if !isSpinning { eventLoop.execute { self.spin() } }
+    if !isSpinning { eventLoop.executeBehindInput { self.spin() } }
   }
 
   /// An event loop with something to do next does not sleep.
   private func spin() {
     if let until = spinsUntil, Self.now() < until {
-      eventLoop.execute { self.spin() }
+      eventLoop.executeBehindInput { self.spin() }
     } else {
       spinsUntil = nil
     }
@@ -460,7 +458,6 @@ public final class Engine: @unchecked Sendable {
     case .endMirroring: endMirroring()
     case .replicated(let handle): replicationBegan(handle)
     case .refused(let handle, let reason): replicationRefused(handle, reason)
-    case .unreplicated(let handle, .mastershipLost) where pairs[handle] == nil: endLater(handle)
     case .unreplicated(let handle, let reason): replicationEnded(handle, reason)
     case .peerClosed(let handle): peerClosed(handle)
     case .inspect(let handle): inspect(handle)
@@ -478,6 +475,7 @@ public final class Engine: @unchecked Sendable {
     case .revokeLease: revokeLease()
     case .takeAddresses: takeAddresses()
     case .dropAddresses: dropAddresses()
+    case .endConnections: endConnections()
     case .probe: probeAddresses()
     case .phaseChanged(let phase): phaseChanged(phase)
     case .standbyChanged(let isReady):

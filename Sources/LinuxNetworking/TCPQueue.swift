@@ -6,7 +6,6 @@ import Packet
 /// The queues of a socket in repair mode, by the numbers of TCP_REPAIR_QUEUE; see the theory of operation
 /// in `TCPRepair.swift`.
 enum TCPQueue: Int32 {
-  case none = 0
   case receive = 1
   case send = 2
 
@@ -55,7 +54,7 @@ enum TCPQueue: Int32 {
     case .send:
       guard bytes.count >= count else { return nil }
       bytes.removeFirst(bytes.count - count)
-    case .receive, .none:
+    case .receive:
       guard bytes.count == count else { return nil }
     }
     return bytes

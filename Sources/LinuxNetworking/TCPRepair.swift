@@ -251,10 +251,11 @@ public enum TCPRepair {
       of: descriptor,
       SocketDefaults.Kind(isIPv6Socket: snapshot.isIPv6Socket, family: family))
     try RepairMode.set(descriptor, TCP_REPAIR_ON)
-    try reserveBuffers(descriptor, for: snapshot)
+    let isReserved = try reserveBuffers(descriptor, for: snapshot, present: present)
     snapshot.options.applyPlain(to: descriptor, family: family, present: present, refused: refused)
 
-    // Sequence numbers can be set while the socket is closed only; the queues then move them on.
+    // Sequence numbers can be set while the socket is closed only; the queues then move them on. The receive queue stays
+    // the one that is chosen.
     try TCPQueue.send.setSequence(descriptor, snapshot.sendUnacknowledged)
     try TCPQueue.receive.setSequence(descriptor, snapshot.receiveNext - snapshot.receiveQueue.count)
 
@@ -280,9 +281,8 @@ public enum TCPRepair {
     try setSocketOption(descriptor, Int32(IPPROTO_TCP), TCP_MAXSEG, Int32(0), "setsockopt(TCP_MAXSEG)")
 
     try setNegotiatedOptions(descriptor, snapshot)
-    try TCPQueue.receive.append(snapshot.receiveQueue[...], to: descriptor)
+    try TCPQueue.write(snapshot.receiveQueue[...], to: descriptor)
     try TCPQueue.send.append(snapshot.sendQueue.dropLast(snapshot.unsent.count), to: descriptor)
-    try TCPQueue.none.select(on: descriptor)
     try setSocketOption(
       descriptor, Int32(IPPROTO_TCP), TCP_REPAIR_WINDOW,
       tcp_repair_window(
@@ -290,6 +290,7 @@ public enum TCPRepair {
         max_window: snapshot.maximumSendWindow, rcv_wnd: snapshot.receiveWindow,
         rcv_wup: snapshot.receiveAcknowledged.rawValue),
       "setsockopt(TCP_REPAIR_WINDOW)")
+    if isReserved, snapshot.unsent.isEmpty { try snapshot.options.applyBuffers(to: descriptor) }
     return socket
   }
 
@@ -311,7 +312,7 @@ public enum TCPRepair {
       try setSocketOption(
         descriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, low, "setsockopt(TCP_NOTSENT_LOWAT)")
     }
-    try snapshot.options.applyBuffers(to: descriptor)
+    if !snapshot.unsent.isEmpty { try snapshot.options.applyBuffers(to: descriptor) }
     if snapshot.options[.nonBlocking] == 0 {
       let flags = fcntl(descriptor, F_GETFL)
       guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) == 0 else {
@@ -372,18 +373,30 @@ public enum TCPRepair {
 
   /// Room for both queues and for all that the peer may still send; the kernel doubles what it is given, for
   /// its own overhead.
+  ///
+  /// - Parameter present: what the socket has, which mostly is room enough.
+  /// - Returns: whether anything was changed, or has to be.
   private static func reserveBuffers(
-    _ descriptor: Int32, for snapshot: TCPSnapshot
-  ) throws(SystemError) {
+    _ descriptor: Int32, for snapshot: TCPSnapshot, present: SocketOptions
+  ) throws(SystemError) -> Bool {
+    let promised = max(0, snapshot.receiveEdge - snapshot.receiveNext)
+    // A quarter, since small pieces cost the kernel more than they hold. Half of a receive buffer is what it would promise
+    // itself (tcp_win_from_space).
+    if snapshot.unsent.isEmpty, (snapshot.options[.bufferLocks] ?? 0) == (present[.bufferLocks] ?? 0),
+      snapshot.sendQueue.count <= Int(present[.sendBuffer] ?? 0) / 4,
+      snapshot.receiveQueue.count + promised <= Int(present[.receiveBuffer] ?? 0) / 2
+    {
+      return false
+    }
     let slack = 64 << 10
     let send = max(
       Int(snapshot.options[.sendBuffer] ?? 0) / 2, snapshot.sendQueue.count + slack)
-    let promised = max(0, snapshot.receiveEdge - snapshot.receiveNext)
     let receive = max(
       Int(snapshot.options[.receiveBuffer] ?? 0) / 2, snapshot.receiveQueue.count + promised + slack)
     try setSocketOption(
       descriptor, SOL_SOCKET, SO_SNDBUFFORCE, Int32(clamping: send), "setsockopt(SO_SNDBUFFORCE)")
     try setSocketOption(
       descriptor, SOL_SOCKET, SO_RCVBUFFORCE, Int32(clamping: receive), "setsockopt(SO_RCVBUFFORCE)")
+    return true
   }
 }

@@ -6,6 +6,10 @@
 // limit: one for what is news, one for what is trouble, so that no flood of news hides an error. Lines of the
 // levels debug and trace are wanted in masses: only the queue bounds them. What was cut or lost is said in a line
 // of its own as soon as it can be.
+//
+// Lines mostly come in crowds: several for each of a thousand sockets. So the thread waits a moment when it was woken,
+// and writes in one piece what has come together; to be woken, and to write, for each line would cost the machine more
+// than the line is worth.
 
 import CLinux
 import DequeModule
@@ -30,6 +34,8 @@ public final class LogSink: Sendable {
   private static let queueLimit = 8 << 20
   /// Lines that are taken from the queue together, at most.
   fileprivate static let batchLimit = 64
+  /// How long lines may wait for company, in microseconds.
+  private static let gatheringTime: UInt32 = 1_000
   /// How often it is tried to reach a syslog daemon that is not there, in microseconds.
   private static let retryInterval: UInt32 = 100_000
 
@@ -135,24 +141,27 @@ public final class LogSink: Sendable {
 
   private func run() {
     jsr_name_thread("jsr-log")
-    let write: (LogLine) -> Void
+    let write: ([LogLine]) -> Void
     switch destination {
     case .stream(let descriptor):
-      write = { [self] line in self.write(line.streamForm(), to: descriptor) }
+      write = { [self] batch in self.write(batch.flatMap { $0.streamForm() }, to: descriptor) }
     case .syslog(let path):
       let socket = SyslogSocket(path: path)
-      write = { [self] line in send(line, to: socket) }
+      write = { [self] batch in for line in batch { send(line, to: socket) } }
     }
     while true {
       let (batch, isClosed) = state.withLock { state in (state.takeBatch(name: name), state.isClosed) }
-      for line in batch { write(line) }
+      write(batch)
       let written = batch.reduce(0) { $0 + $1.byteCount }
       let (isIdle, due) = state.withLock { state in
         state.byteCount -= written
         return (state.isIdle, state.reportDue)
       }
       if isClosed, isIdle { return }
-      if batch.isEmpty { sleep(until: due) }
+      if batch.isEmpty {
+        sleep(until: due)
+        usleep(Self.gatheringTime)
+      }
     }
   }
 

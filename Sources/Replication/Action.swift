@@ -132,6 +132,8 @@ public enum Action: Sendable {
   case revokeLease
   case takeAddresses
   case dropAddresses
+  /// All sockets that were lost with mastership are silent: end what else is connected from the replicated addresses.
+  case endConnections
   case probe
   case phaseChanged(MastershipPhase)
   /// Whether a secondary stands by that could take over.

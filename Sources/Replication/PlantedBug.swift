@@ -267,6 +267,12 @@ enum PlantedBug: String, CaseIterable, Sendable {
   ///
   /// Two masters. Shows with every planned switchover.
   case leaseOutlivesHandover
+
+  /// Sockets that were lost with mastership, and are not silenced yet when it is gained again, stay that way.
+  ///
+  /// Promise 3: a socket is silenced that was merged meanwhile. Shows when mastership comes back soon, with more sockets
+  /// than are silenced in one turn.
+  case lostSocketsOutliveFence
 }
 
 #if PLANTED_BUGS

@@ -1,3 +1,4 @@
+import DequeModule
 import OrderedCollections
 import Packet
 
@@ -36,8 +37,10 @@ extension ReplicationNode {
     drainingUntil = now + configuration.timing.interval
   }
 
-  /// Whether mastership is being handed over, or about to be.
-  public var isHandingOver: Bool { arbiter.phase == .handingOver || drainingUntil != nil }
+  /// Whether mastership is being handed over, or about to be, or not all is silent yet that was lost with it.
+  public var isHandingOver: Bool {
+    arbiter.phase == .handingOver || drainingUntil != nil || isEndingLostSockets
+  }
 
   /// Hands mastership over when no datagram is held any more, or has been for too long.
   mutating func endDraining(now: Instant) {
@@ -121,7 +124,10 @@ extension ReplicationNode {
   mutating func obey(_ outputs: [PairArbiter.Output], now: Instant) {
     for output in outputs {
       switch output {
-      case .grantLease(let duration, let limit): actions.append(.grantLease(duration, notAfter: limit))
+      case .grantLease(let duration, let limit):
+        // The fence is about to open: what was lost with mastership before must not be heard.
+        if !planted(.lostSocketsOutliveFence) { endLostSockets(atMost: .max) }
+        actions.append(.grantLease(duration, notAfter: limit))
       case .renewLease(let duration): actions.append(.renewLease(duration))
       case .revokeLease: actions.append(.revokeLease)
       case .sendKeepalives:
@@ -134,7 +140,7 @@ extension ReplicationNode {
         takeBack(now: now)
         actions.append(.takeAddresses)
       case .becameSecondary:
-        silenceAll()
+        loseAll()
         actions.append(.dropAddresses)
       case .handOver(let term, let echo): handOver(term: term, echo: echo, now: now)
       case .sendGrant(let term, let echo):
@@ -151,6 +157,10 @@ extension ReplicationNode {
       }
     }
     notePhase()
+    if hasLostAll {
+      hasLostAll = false
+      endLostSockets(atMost: configuration.lostSocketsTurn)
+    }
     noteStandby()
   }
 
@@ -255,40 +265,79 @@ extension ReplicationNode {
     }
   }
 
-  /// Sockets of a former primary die without a word; steering stays, so that what still arrives for them
-  /// does not reach a kernel that would answer with a reset.
-  private mutating func silenceAll() {
-    aloneFlows = [:]
-    for case .some(let entry) in entries {
-      if case .unreplicated = entry.phase { actions.append(.silence(entry.handle)) }
+  // MARK: What is lost with mastership
+
+  /// A socket that the other RE has, or may have.
+  struct LostSocket {
+    var handle: Handle
+    /// What its application is told when it is silent.
+    var news: News?
+
+    enum News {
+      case refused, unreplicated
     }
-    silenceReplicated()
   }
 
-  /// The connections that the other RE has, or may have had.
+  /// Sockets of a former primary die without a word, in turns: the fence keeps whatever they say from the wire. Steering
+  /// stays, so that what still arrives for them does not reach a kernel that would answer with a reset.
+  private mutating func loseAll() {
+    aloneFlows = [:]
+    for case .some(let entry) in entries {
+      if case .unreplicated = entry.phase { lostSockets.append(LostSocket(handle: entry.handle)) }
+    }
+    loseReplicated()
+    isEndingLostSockets = true
+    hasLostAll = true
+  }
+
+  /// Silences so many of the sockets that were lost, and behind the last one whatever else is connected.
+  mutating func endLostSockets(atMost limit: Int) {
+    guard isEndingLostSockets else { return }
+    for _ in 0..<limit {
+      guard let socket = lostSockets.popFirst() else { break }
+      silence(socket)
+    }
+    guard lostSockets.isEmpty else { return }
+    isEndingLostSockets = false
+    actions.append(.endConnections)
+  }
+
+  private mutating func silence(_ socket: LostSocket) {
+    actions.append(.silence(socket.handle))
+    switch socket.news {
+    case .refused: actions.append(.refused(socket.handle, .mastershipLost))
+    case .unreplicated: actions.append(.unreplicated(socket.handle, .mastershipLost))
+    case nil: break
+    }
+  }
+
+  /// The connections that the other RE has, or may have had, while this one goes on.
   private mutating func silenceReplicated() {
+    loseReplicated()
+    while let socket = lostSockets.popFirst() { silence(socket) }
+  }
+
+  /// Nothing more is said of the connections that the other RE has, or may have had.
+  private mutating func loseReplicated() {
     endMirroring()
     for place in entries.indices {
       guard let entry = entries[place] else { continue }
       switch entry.phase {
       case .starting, .replicating, .ending:
         let handle = entry.handle
-        actions.append(.silence(handle))
         let flow = entry.flow!
         flows[flow] = nil
         if forwards[flow] == nil { actions.append(.unsteer(flow)) }
         let wasStarting = entry.phase == .starting
         entries[place]!.phase = .unreplicated(.mastershipLost)
         endWaiting(place, .discarded)
-        if wasStarting {
-          actions.append(.refused(handle, .mastershipLost))
-        } else {
+        if !wasStarting {
           statistics.socketsUnreplicated += 1
           sayCleanedUp(place)
           if entries[place]!.records != nil { actions.append(.recordsEnded(handle, nil)) }
           entries[place]!.records = nil
-          actions.append(.unreplicated(handle, .mastershipLost))
         }
+        lostSockets.append(LostSocket(handle: handle, news: wasStarting ? .refused : .unreplicated))
       case .allocated, .attached, .receiving, .snooping, .merging, .unreplicated: break
       }
     }

@@ -27,13 +27,18 @@ public struct ReplicationNode {
     public var recordLimit: Int
     /// What this engine speaks on the link; within `LinkVersion.supported`.
     public var linkVersions: ClosedRange<UInt16>
+    /// Sockets lost with mastership that are silenced at once, and of which applications are told, and how many with each
+    /// tick then. To do so with thousands takes longer than the other RE waits for a sign of life; and nobody waits for it,
+    /// where peers wait for the new primary, which may share the machine.
+    public var lostSocketsTurn: Int
     /// Tells this run of the engine from all others: a random number. A clock may have been set back.
     public var incarnation: UInt64
 
     public init(
       node: String, slot: UInt8, priority: UInt16, timing: PairTiming, mode: Mode, timeouts: LayerTimeouts,
       socketLimit: Int, holdLimit: Int, recordLimit: Int,
-      linkVersions: ClosedRange<UInt16> = LinkVersion.supported, incarnation: UInt64
+      linkVersions: ClosedRange<UInt16> = LinkVersion.supported, lostSocketsTurn: Int = 32,
+      incarnation: UInt64
     ) {
       self.node = node
       self.slot = slot
@@ -45,6 +50,7 @@ public struct ReplicationNode {
       self.holdLimit = holdLimit
       self.recordLimit = recordLimit
       self.linkVersions = linkVersions
+      self.lostSocketsTurn = lostSocketsTurn
       self.incarnation = incarnation
     }
 
@@ -132,6 +138,12 @@ public struct ReplicationNode {
   var madeUpHandle: Handle?
   /// Primary: nothing new is sent over UDP until mastership is handed over, at this time at the latest.
   var drainingUntil: Instant?
+  /// What was lost with mastership and has yet to be silenced.
+  var lostSockets: Deque<LostSocket> = []
+  /// Not all of it is silent.
+  var isEndingLostSockets = false
+  /// Mastership was lost in this very moment, of which nobody has been told.
+  var hasLostAll = false
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 
@@ -152,6 +164,7 @@ public struct ReplicationNode {
 
   /// To be called every few milliseconds.
   public mutating func tick(now: Instant) {
+    endLostSockets(atMost: configuration.lostSocketsTurn)
     obey(arbiter.tick(now: now), now: now)
     if case .up = linkState, speaksForConnections, !planted(.timeoutsNeverFire) {
       var late: [(handle: Handle, reason: UnreplicateReason)] = []

@@ -131,7 +131,9 @@ final class EngineProcess {
         timing: scenario.timing, mode: scenario.mode,
         timeouts: scenario.timeouts, socketLimit: scenario.limits.sockets,
         holdLimit: scenario.limits.holdBuffer, recordLimit: scenario.limits.record,
-        linkVersions: linkVersions, incarnation: world.random.scheduling.next() | 1), now: machine.now)
+        linkVersions: linkVersions,
+        // What takes several turns in an engine with thousands of sockets is to do so with a few.
+        lostSocketsTurn: 1, incarnation: world.random.scheduling.next() | 1), now: machine.now)
     node.logsRecords = scenario.logsRecords
   }
 
@@ -672,7 +674,10 @@ final class EngineProcess {
       node.leaseRenewed(isRenewable, now: machine.now)
     case .revokeLease: machine.lease = .none
     case .takeAddresses: takeAddresses()
-    case .dropAddresses: dropAddresses()
+    case .dropAddresses:
+      machine.hasAddresses = false
+      Judge.gaveWay(machine)
+    case .endConnections: endConnections()
     case .probe: world.uplink.probe(from: machine.slot)
     case .phaseChanged(let phase):
       if phase == .handingOver { Judge.handsOver(machine) }
@@ -699,9 +704,7 @@ final class EngineProcess {
     }
   }
 
-  private func dropAddresses() {
-    machine.hasAddresses = false
-    Judge.gaveWay(machine)
+  private func endConnections() {
     // What `StaleConnections.destroy` does.
     for socket in machine.sortedSockets { machine.remove(socket.conversation.flow) }
     machine.application?.connectionsDestroyed()

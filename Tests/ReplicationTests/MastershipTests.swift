@@ -460,6 +460,57 @@ import Testing
     expectOnePrimary(pair)
   }
 
+  /// So many replicated connections, and mastership that is about to be with re1.
+  private func handOver(_ count: Int) throws -> (pair: SimulatedPair, conversations: [Conversation]) {
+    let pair = SimulatedPair(seed: 1)
+    pair.start()
+    let conversations = (0..<count).map { _ in pair.converse() }
+    for conversation in conversations {
+      pair.settle()
+      try pair.replicate(conversation)
+    }
+    pair.settle()
+    try pair.engines[0].node.releaseMastership(now: pair.now)
+    pair.engines[0].perform()
+    return (pair, conversations)
+  }
+
+  @Test("What is lost with mastership is silenced in turns, and the rest of the connections behind it")
+  func lostSocketsInTurns() throws {
+    let (pair, conversations) = try handOver(6)
+    let old = pair.engines[0]
+    while old.node.arbiter.phase != .secondary { pair.settleLink() }
+    // Of all of them no more is said or taken at once; two are silent, and two more with each tick.
+    #expect(!old.hasAddresses && !old.leaseIsInForce)
+    for conversation in conversations { #expect(old.node.socket(of: conversation.flow) == nil) }
+    for silent in [2, 4, 6] {
+      #expect(old.sockets.count == 6 - silent)
+      #expect(old.unreplicated.values.count { $0 == .mastershipLost } == silent)
+      #expect(old.endedConnections == (silent < 6 ? 0 : 1))
+      #expect(old.node.isHandingOver == (silent < 6))
+      old.tick()
+    }
+    #expect(old.endedConnections == 1)
+  }
+
+  @Test("No socket that was lost with mastership is left when the fence opens again")
+  func lostSocketsBeforeTheNextLease() throws {
+    let (pair, _) = try handOver(60)
+    let (old, new) = (pair.engines[0], pair.engines[1])
+    while new.node.arbiter.phase != .primary { pair.settleLink() }
+    while !new.node.arbiter.standbyIsReady { pair.advance(milliseconds: 5) }
+    try new.node.releaseMastership(now: pair.now)
+    new.perform()
+    var waiting = 0
+    while old.node.arbiter.phase != .primary {
+      #expect(!old.leaseIsInForce)
+      waiting = old.sockets.count
+      pair.settleLink()
+    }
+    #expect(waiting > 10 && old.sockets.isEmpty && old.endedConnections == 1)
+    #expect(old.unreplicated.values.count { $0 == .mastershipLost } == 60)
+  }
+
   @Test(
     "A planned switchover in the middle of traffic loses nothing", arguments: 1...6 as ClosedRange<UInt64>)
   func plannedSwitchover(seed: UInt64) throws {

@@ -57,6 +57,8 @@ final class ControlConnection {
   var unanswered = 0
   /// Sending has failed; nothing is sent any more, and the hang-up is going to be noticed.
   var isBroken = false
+  /// What it has asked for was dealt with in this turn of the event loop.
+  var isAttended = false
   /// The loop is going to go on sending by itself.
   var isSendingLater = false
 

@@ -173,6 +173,7 @@ public final class ControlServer {
     }
     guard let id = tokens[token], let client = clients[id] else { return }
     registrations[id]?.watched = nil
+    client.isAttended = true
     if events.contains(.write) { send(to: client) }
     if mayRead(client) {
       let isThere = read(client)
@@ -181,12 +182,19 @@ public final class ControlServer {
     } else if events.contains(.hangUp) {
       return drop(client)
     }
-    watch(client)
+    // The news that it has more to say would otherwise be there before this turn of the loop is over, and then the next
+    // news: nothing else would be heard of until it has said all.
+    let server = NIOLoopBound(self, eventLoop: eventLoop)
+    eventLoop.executeBehindInput {
+      guard let client = server.value.clients[id] else { return }
+      client.isAttended = false
+      server.value.watch(client)
+    }
   }
 
-  /// Waits for whatever `client` can do next.
+  /// Waits for whatever `client` can do next, unless it has just been attended to.
   private func watch(_ client: ControlConnection) {
-    guard let listening, var registration = registrations[client.id] else { return }
+    guard let listening, !client.isAttended, var registration = registrations[client.id] else { return }
     var wanted: ReadinessMonitor.Events = []
     if mayRead(client) { wanted.insert(.read) }
     if client.hasOutgoing, !client.isSendingLater { wanted.insert(.write) }
@@ -425,7 +433,7 @@ public final class ControlServer {
     client.isSendingLater = true
     let id = client.id
     let server = NIOLoopBound(self, eventLoop: eventLoop)
-    eventLoop.execute {
+    eventLoop.executeBehindInput {
       guard let client = server.value.clients[id] else { return }
       client.isSendingLater = false
       server.value.send(to: client)

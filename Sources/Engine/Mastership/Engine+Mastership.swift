@@ -112,6 +112,14 @@ extension Engine {
     instance.removeAddresses { replicated, error in
       logger.error("address \(replicated)\(instance.mention) cannot be removed: \(error)")
     }
+  }
+
+  func endConnections() {
+    for instance in instances { endConnections(of: instance) }
+    tellOfLostMastership()
+  }
+
+  private func endConnections(of instance: RoutingInstance) {
     for address in instance.addresses {
       do throws(SystemError) {
         let count = try instance.endConnections(of: address)
@@ -240,13 +248,12 @@ extension Engine {
     case .secondary where becamePrimary != nil:
       becamePrimary = nil
       owesMastershipLost = true
-      if lostSockets.isEmpty { tellOfLostMastership() }
     default: break
     }
   }
 
   /// Behind what is told of each socket that was lost with it.
-  func tellOfLostMastership() {
+  private func tellOfLostMastership() {
     guard owesMastershipLost else { return }
     owesMastershipLost = false
     publish(.mastershipLost(reason: "the other RE is primary"))

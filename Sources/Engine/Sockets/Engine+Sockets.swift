@@ -397,28 +397,6 @@ extension Engine {
 
   // MARK: Ends
 
-  /// Sockets that were lost with mastership of which applications are told in one turn, and how long all else has its turn
-  /// then: to tell of thousands takes longer than the other RE waits for a sign of life.
-  private static let lostSocketsTurn = 64
-  private static let lostSocketsPause = TimeAmount.milliseconds(1)
-
-  /// Mastership is lost, and the socket is silent already: nobody waits for the rest.
-  func endLater(_ handle: Handle) {
-    lostSockets.append(handle)
-    if lostSockets.count == 1 { endLostSocketsSoon() }
-  }
-
-  private func endLostSocketsSoon() {
-    eventLoop.scheduleTask(in: Self.lostSocketsPause) {
-      for _ in 0..<Self.lostSocketsTurn {
-        guard let handle = self.lostSockets.popFirst() else { break }
-        self.replicationEnded(handle, .mastershipLost)
-      }
-      if self.lostSockets.isEmpty { self.tellOfLostMastership() } else { self.endLostSocketsSoon() }
-      self.settle()
-    }
-  }
-
   func replicationEnded(_ handle: Handle, _ reason: UnreplicateReason) {
     // A handshake whose answer will never be known.
     replicationRefused(handle, reason)

@@ -27,6 +27,8 @@ final class SimulatedEngine {
   private var unfinished: [Action] = []
   var lease = Lease.none
   var hasAddresses = false
+  /// How often it was asked to end all other connections.
+  private(set) var endedConnections = 0
   var sockets: [Flow: ModelTCP] = [:]
   /// What the applications of UDP sockets have not read.
   var datagramSockets: [Flow: [Datagram]] = [:]
@@ -72,7 +74,8 @@ final class SimulatedEngine {
         node: "re\(slot)", slot: UInt8(slot), priority: priority,
         timing: PairTiming(interval: .milliseconds(100), misses: 3), mode: mode, timeouts: LayerTimeouts(),
         socketLimit: 64, holdLimit: limit, recordLimit: 1 << 20,
-        linkVersions: linkVersions, incarnation: UInt64(slot + 1) * 1_000_000), now: pair.now)
+        linkVersions: linkVersions, lostSocketsTurn: 2, incarnation: UInt64(slot + 1) * 1_000_000),
+      now: pair.now)
   }
 
   var heldFrames: Int { held.count }
@@ -372,6 +375,7 @@ final class SimulatedEngine {
     case .revokeLease: lease = .none
     case .takeAddresses: hasAddresses = true
     case .dropAddresses: hasAddresses = false
+    case .endConnections: endedConnections += 1
     case .probe: pair.probe(from: slot)
     case .log(let level, let text): lines.append((level, text))
     case .peerClosed, .inspect, .phaseChanged, .standbyChanged: break

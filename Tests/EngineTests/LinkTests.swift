@@ -69,6 +69,25 @@ struct LinkTests {
     #expect(told.events.count { $0 != .received && $0 != .batchEnded } == 2, "\(told.events)")
   }
 
+  @Test("tells whole records, however they are cut on their way", arguments: [1, 7, 15, 16, 17, 999, 1001, 2500])
+  func pieces(of size: Int) throws {
+    let bytes = Bytes.pattern
+    let other = try OtherEngine()
+    let bench = try Bench(other)
+    try other.accept()
+    for start in stride(from: 0, to: bytes.count, by: size) {
+      let end = min(start + size, bytes.count)
+      try other.send(bytes[start..<end])
+      // Often alone, and sometimes together with the next.
+      if start % 3 == 0 {
+        try bench.wait("what is whole is told") { $0.notes.heard.count == end / 1000 * 1000 }
+      }
+    }
+    try bench.wait("all is told") { $0.notes.heard.count == bytes.count }
+    let isRight = try bench.stop().heard == bytes
+    #expect(isRight, "every byte in its place")
+  }
+
   @Test("says nothing more of a connection that this side has dropped, and makes another")
   func droppedConnection() throws {
     let bytes = Bytes.pattern
@@ -93,11 +112,20 @@ struct LinkTests {
   }
 }
 
-/// What the other side sends in these tests: whole records of one size, in which no byte can be taken for
+/// What the other side sends in these tests: whole records of one size, in whose bodies no byte can be taken for
 /// another one nearby.
 private enum Bytes {
   static let recordByteCount = 1000
-  static let pattern = (0..<9000).map { UInt8(truncatingIfNeeded: $0 ^ $0 >> 8) }
+  static let pattern = {
+    var bytes = (0..<9000).map { UInt8(truncatingIfNeeded: $0 ^ $0 >> 8) }
+    for start in stride(from: 0, to: bytes.count, by: recordByteCount) {
+      bytes.withUnsafeMutableBytes {
+        RecordHeader(kind: .kkcmKeepalive, byteCount: recordByteCount, handle: Handle(rawValue: 0))
+          .store(in: UnsafeMutableRawBufferPointer(rebasing: $0[start...]))
+      }
+    }
+    return bytes
+  }()
 }
 
 /// Notes what the link tells, and writes to it when it is told to. For the event loop only.
@@ -144,7 +172,7 @@ private final class Witness: LinkDelegate {
 
   func linkOpened() { note(.opened) }
 
-  func linkReceived(_ bytes: UnsafeRawBufferPointer) -> Int {
+  func linkReceived(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> Int {
     let used = bytes.count / Bytes.recordByteCount * Bytes.recordByteCount
     note(.received) {
       notes.heard.append(contentsOf: bytes[..<used])

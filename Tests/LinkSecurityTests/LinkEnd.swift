@@ -58,7 +58,7 @@ final class LinkEnd: Sendable {
       }
     }
 
-    func linkReceived(_ bytes: UnsafeRawBufferPointer) -> Int {
+    func linkReceived(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> Int {
       occupied {
         notes.heard.append(contentsOf: bytes)
         onReceipt?(self)

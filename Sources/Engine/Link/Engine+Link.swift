@@ -52,7 +52,7 @@ extension Engine: LinkDelegate {
     node.linkClosed(.closedHere, now: Self.now())
   }
 
-  func linkReceived(_ bytes: UnsafeRawBufferPointer) -> Int {
+  func linkReceived(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> Int {
     let now = Self.now()
     let used = node.linkReceived(bytes, now: now)
     // Acknowledge first: the other RE's packets wait for it, while the snooper is in no hurry. What is
@@ -91,8 +91,10 @@ extension Engine: LinkDelegate {
       deferred = []
     }
     flushSteering()
-    node.linkBatchEnded(now: now)
-    settle()
+    if !moreFollows {
+      node.linkBatchEnded(now: now)
+      settle()
+    }
     for action in deferred { perform(action, .link(bytes)) }
     settle()
     return used

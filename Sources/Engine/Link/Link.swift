@@ -201,10 +201,10 @@ final class Link {
 
   // MARK: Input
 
-  /// - Returns: how many of the bytes were used; of a connection that is let go of, all.
-  func received(_ bytes: ByteBuffer, from handler: LinkHandler) -> Int {
+  /// - Returns: how many of the bytes were used: those of all whole records. Of a connection that is let go of, all.
+  func received(_ bytes: ByteBuffer, from handler: LinkHandler, moreFollows: Bool) -> Int {
     guard self.handler === handler else { return bytes.readableBytes }
-    return bytes.withUnsafeReadableBytes { delegate.linkReceived($0) }
+    return bytes.withUnsafeReadableBytes { delegate.linkReceived($0, moreFollows: moreFollows) }
   }
 
   func batchEnded() { delegate.linkBatchEnded() }

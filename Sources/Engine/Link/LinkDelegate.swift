@@ -8,8 +8,9 @@ protocol LinkDelegate: AnyObject {
 
   /// Bytes came in, behind those of the call before.
   ///
+  /// - Parameter moreFollows: more are there already, and come with the next call.
   /// - Returns: how many were used; the others come again, with what follows them.
-  func linkReceived(_ bytes: UnsafeRawBufferPointer) -> Int
+  func linkReceived(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> Int
 
   /// There are no more bytes for now.
   func linkBatchEnded()

@@ -284,15 +284,20 @@ final class LinkHandler: ChannelInboundHandler {
 
   private func tell(_ bytes: ByteBuffer) {
     var input = bytes
-    if partial.readableBytes > 0 {
-      partial.writeBuffer(&input)
-      let used = link.received(partial, from: self)
-      partial.moveReaderIndex(forwardBy: used)
-      partial.discardReadBytes()
-    } else {
-      let used = link.received(input, from: self)
-      input.moveReaderIndex(forwardBy: used)
-      if input.readableBytes > 0 { partial.writeBuffer(&input) }
+    // Only what a record lacks goes behind its beginning: of all else no copy is made.
+    while partial.readableBytes > 0 {
+      let missing = partial.withUnsafeReadableBytes(RecordHeader.missingByteCount)
+      guard let rest = input.readSlice(length: min(missing, input.readableBytes)), rest.readableBytes > 0 else {
+        return
+      }
+      partial.writeImmutableBuffer(rest)
+      // A header that is complete is told too: what follows may never come.
+      let used = link.received(partial, from: self, moreFollows: input.readableBytes > 0)
+      if used > 0 { partial.clear() }
     }
+    guard input.readableBytes > 0 else { return }
+    let used = link.received(input, from: self, moreFollows: false)
+    input.moveReaderIndex(forwardBy: used)
+    partial.writeImmutableBuffer(input)
   }
 }

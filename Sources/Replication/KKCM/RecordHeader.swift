@@ -169,6 +169,13 @@ public struct RecordHeader: Hashable, Sendable {
     self.init(kind: kind, byteCount: Int(length), handle: Handle(rawValue: bytes.bigEndian(at: 8)))
   }
 
+  /// How many bytes the record that begins with `bytes` lacks, as far as these tell: 0 if it is whole, or no record.
+  public static func missingByteCount(_ bytes: UnsafeRawBufferPointer) -> Int {
+    guard bytes.count >= byteCount else { return byteCount - bytes.count }
+    let length: UInt32 = bytes.bigEndian(at: lengthOffset)
+    return max(0, Int(length) - bytes.count)
+  }
+
   /// Writes the header to the first 16 bytes of `bytes`.
   public func store(in bytes: UnsafeMutableRawBufferPointer) {
     bytes.storeBigEndian(kind.rawValue, at: 0)

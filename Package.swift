@@ -11,14 +11,18 @@ let strict: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
-// How libjsr.so is linked for release: it brings Swift's runtime along, so that a C program needs nothing else,
-// and shows nothing but what jsr.h declares. FoundationEssentials does not name all that it is made of.
-let cLibraryFlags = [
-  "-static-stdlib", "-l_FoundationCollections", "-l_FoundationCShims", "-Xlinker", "-soname=libjsr.so.0",
-  "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/JSRC/libjsr.map",
-  // Its threads and Swift's runtime cannot be unloaded.
-  "-Xlinker", "-z", "-Xlinker", "nodelete",
-]
+// What brings its own Swift runtime along when it is linked for release. FoundationEssentials does not name all that it
+// is made of.
+let staticRuntime = ["-static-stdlib", "-l_FoundationCollections", "-l_FoundationCShims"]
+
+// How libjsr.so is linked for release: a C program needs nothing else, and sees nothing but what jsr.h declares.
+let cLibraryFlags =
+  staticRuntime + [
+    "-Xlinker", "-soname=libjsr.so.0",
+    "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/JSRC/libjsr.map",
+    // Its threads and Swift's runtime cannot be unloaded.
+    "-Xlinker", "-z", "-Xlinker", "nodelete",
+  ]
 
 let package = Package(
   name: "jsr",
@@ -128,7 +132,10 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "DequeModule", package: "swift-collections"),
       ],
-      swiftSettings: strict),
+      // All of it runs on one event loop, and its tests with the checks.
+      swiftSettings: strict + [
+        .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
+      ]),
 
     // Makes the keys and certificates of the inter-RE link, with openssl(1).
     .target(name: "LinkKeys", swiftSettings: strict),
@@ -145,7 +152,9 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
-      ], swiftSettings: strict),
+      ], swiftSettings: strict,
+      // A runtime of its own costs less with each call, and needs nothing on the machine.
+      linkerSettings: [.unsafeFlags(staticRuntime + ["-lCoreFoundation", "-l_FoundationICU"], .when(configuration: .release))]),
     .executableTarget(
       name: "jsrctl",
       dependencies: [

@@ -386,24 +386,27 @@ public final class PacketFilter {
       lines.append("add rule \(table) \(chains[1]) jump fence")
       lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
       // What is known of an IPv6 fragment's transport depends on which one it is.
-      for (inbound, outbound, isFragment) in [
-        ("ip daddr @fragments4", "ip saddr @fragments4", "meta l4proto udp ip frag-off & 0x3fff != 0"),
-        ("ip6 daddr @fragments6", "ip6 saddr @fragments6", "exthdr frag exists"),
+      for (inbound, outbound) in [
+        (
+          "meta l4proto udp ip frag-off & 0x3fff != 0 ip daddr @fragments4",
+          "meta l4proto udp ip frag-off & 0x3fff != 0 ip saddr @fragments4"
+        ),
+        ("ip6 daddr @fragments6 exthdr frag exists", "ip6 saddr @fragments6 exthdr frag exists"),
       ] {
-        lines.append("add rule \(table) \(chains[0]) \(inbound) \(isFragment) fwd to \"\(tap)\"")
-        lines.append("add rule \(table) \(chains[1]) \(outbound) \(isFragment) fwd to \"\(tap)\"")
+        lines.append("add rule \(table) \(chains[0]) \(inbound) fwd to \"\(tap)\"")
+        lines.append("add rule \(table) \(chains[1]) \(outbound) fwd to \"\(tap)\"")
       }
       for set in FlowSet.allCases {
-        let match = "meta l4proto { tcp, udp }"
+        let match = set.condition
         if let mirrored = set.mirrored {
           lines.append(
-            "add rule \(table) \(chains[0]) meta l4proto tcp \(set.inbound) @\(mirrored) dup to \"\(tap)\" accept"
+            "add rule \(table) \(chains[0]) \(set.inbound) @\(mirrored) dup to \"\(tap)\" accept"
           )
         }
         lines.append(
-          "add rule \(table) \(chains[0]) \(match) \(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
+          "add rule \(table) \(chains[0]) \(match)\(set.inbound) @\(set.rawValue) fwd to \"\(tap)\"")
         lines.append(
-          "add rule \(table) \(chains[1]) \(match) \(set.outbound) @\(set.rawValue) fwd to \"\(tap)\"")
+          "add rule \(table) \(chains[1]) \(match)\(set.outbound) @\(set.rawValue) fwd to \"\(tap)\"")
       }
     }
     return lines.joined(separator: "\n") + "\n"
@@ -484,6 +487,16 @@ private enum FlowSet: String, CaseIterable {
     case .flows6: "ipv6_addr . inet_service . ipv6_addr . inet_service . inet_proto"
     case .services4: "ipv4_addr . inet_service . inet_proto"
     case .services6: "ipv6_addr . inet_service . inet_proto"
+    }
+  }
+
+  /// What a packet must be for a look into the set, which costs more than anything else in a chain. The transport is a
+  /// part of the keys, so that others than those of replicated sockets are not found.
+  var condition: String {
+    switch self {
+    case .flows4, .flows6: ""
+    // Unconnected sockets are of UDP only.
+    case .services4, .services6: "meta l4proto udp "
     }
   }
 

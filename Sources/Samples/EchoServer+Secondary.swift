@@ -136,9 +136,11 @@ extension EchoServer {
     switch finding {
     case .received(let message):
       let header = message.header
-      let text =
+      // Mostly nobody wants to read it.
+      var text: String {
         "handle \(pair.handle) rcv fd \(pair.rcvNumber) message \(header.number):"
-        + " \(UInt64(header.requestPayloadByteCount) + UInt64(MessageHeader.byteCount)) bytes"
+          + " \(UInt64(header.requestPayloadByteCount) + UInt64(MessageHeader.byteCount)) bytes"
+      }
       if let at = message.damagedAt {
         line("\(text), DAMAGED at payload byte \(at)")
       } else {
@@ -147,10 +149,11 @@ extension EchoServer {
     case .answered(let message, let damagedAt):
       counts.messages += 1
       let header = message.header
-      let text =
+      var text: String {
         "handle \(pair.handle) snd fd \(pair.sndNumber) message \(header.number):"
-        + " \(UInt64(header.answerPayloadByteCount) + UInt64(MessageHeader.byteCount)) bytes"
-        + " from RE\(header.answeredBy),"
+          + " \(UInt64(header.answerPayloadByteCount) + UInt64(MessageHeader.byteCount)) bytes"
+          + " from RE\(header.answeredBy),"
+      }
       if let difference = message.firstDifference {
         counts.mismatches += 1
         line("\(text) MISMATCH for \(header.payloadByteCount) bytes at byte \(difference)")

@@ -60,8 +60,9 @@ final class Uplink {
 
   /// The longest that the TAP device hands out: a packet of 64 KiB, tagged, behind its headers.
   private static let frameCapacity = VirtioNetHeader.byteCount + Ethernet.headerByteCount + 65_535 + 4
-  /// Frames that are read before others have their turn.
-  static let framesPerTurn = 32
+  /// Frames that are read before others have their turn. Of those that find the queue full peers and kernel must send each
+  /// again, so a turn takes as long as one with the requests of an application, which may bring as many.
+  static let framesPerTurn = 512
 
   /// Of a TAP device whose uplink is not there: Ethernet's.
   private static let defaultMTU = 1500

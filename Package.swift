@@ -154,7 +154,10 @@ let package = Package(
         .product(name: "NIOPosix", package: "swift-nio"),
       ], swiftSettings: strict,
       // A runtime of its own costs less with each call, and needs nothing on the machine.
-      linkerSettings: [.unsafeFlags(staticRuntime + ["-lCoreFoundation", "-l_FoundationICU"], .when(configuration: .release))]),
+      linkerSettings: [
+        .unsafeFlags(
+          staticRuntime + ["-lCoreFoundation", "-l_FoundationICU"], .when(configuration: .release))
+      ]),
     .executableTarget(
       name: "jsrctl",
       dependencies: [

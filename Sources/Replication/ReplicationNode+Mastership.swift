@@ -27,11 +27,25 @@ extension ReplicationNode {
     obey(try arbiter.acquire(), now: now)
   }
 
-  /// Gives mastership to the other RE, in order.
+  /// How long a new primary waits for its applications to merge, with whatever else wants its attention: handshakes, and
+  /// another change of mastership. One that merges late, or not at all, keeps others waiting no longer.
+  public static let mergePrecedence = Nanoseconds.seconds(1)
+
+  /// Pairs of a new primary are all that is left of their connections, and are waiting to be merged.
+  private func awaitsMerges(now: Instant) -> Bool {
+    guard arbiter.phase == .primary, let tookOverAt, now - tookOverAt < Self.mergePrecedence else {
+      return false
+    }
+    return entries.contains { $0?.phase == .snooping || $0?.phase == .merging }
+  }
+
+  /// Gives mastership to the other RE, in order; not while connections that have just come are yet to be merged, which
+  /// nobody else has.
   ///
   /// What is held when the lease is given up is lost. TCP sends it again; datagrams that are in the log are let go first.
   public mutating func releaseMastership(now: Instant) throws(PairArbiter.RequestError) {
     guard drainingUntil == nil else { throw .busy(.handingOver) }
+    guard !awaitsMerges(now: now) else { throw .busy(.takingOver) }
     guard holdsDatagrams else { return obey(try arbiter.release(now: now), now: now) }
     try arbiter.checkRelease(now: now)
     drainingUntil = now + configuration.timing.interval
@@ -136,6 +150,7 @@ extension ReplicationNode {
         actions.append(.sendOnUplink(keepalive))
       case .probe: actions.append(.probe)
       case .becamePrimary(let pairsAreValid):
+        tookOverAt = now
         if !pairsAreValid { voidPairs(tellPrimary: false) }
         takeBack(now: now)
         actions.append(.takeAddresses)

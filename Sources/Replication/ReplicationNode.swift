@@ -144,6 +144,8 @@ public struct ReplicationNode {
   var isEndingLostSockets = false
   /// Mastership was lost in this very moment, of which nobody has been told.
   var hasLostAll = false
+  /// When this RE became primary, if it ever did.
+  var tookOverAt: Instant?
   var standbyWasReady = false
   var reportedPhase = MastershipPhase.starting
 

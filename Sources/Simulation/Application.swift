@@ -169,7 +169,11 @@ final class Application {
 
   func refused(_ handle: Handle, _ reason: String) {
     hear { application in
-      guard let live = application.live(handle) else { return }
+      guard let live = application.live(handle) else {
+        // The other RE has the connection, and this instance a pair of it already.
+        application.ask { $0.free(handle) }
+        return
+      }
       application.world.tell(
         application.name, "\(live.socket.conversation.name) is not replicated: \(reason)")
       application.backToPlain(live)

@@ -41,8 +41,8 @@ final class Conversation {
   /// was in a log.
   var recordsTaken: Set<Int> = []
 
-  /// Since when the secondary's control block differs from the primary's, though nothing is on its way.
-  var behindSince: TrueTime?
+  /// A control block of the secondary's that differs from the primary's, though nothing is on its way, and since when.
+  var behind: (block: ControlBlock, since: TrueTime)?
 
   /// What has left the REs, at its furthest.
   var acknowledgmentLeft: SequenceNumber

@@ -311,26 +311,26 @@ enum Judge {
       primary.node.occupancy.unacknowledgedRecords == 0, primary.hasHeardAll, secondary.hasHeardAll,
       !primary.keepsNews, world.link.isQuiet
     else {
-      for conversation in world.conversations { conversation.behindSince = nil }
+      for conversation in world.conversations { conversation.behind = nil }
       return
     }
     for conversation in world.conversations where conversation.mustLive {
       guard let here = primary.view(of: conversation), here.phase == .replicating, var known = here.block,
         let (block, _) = mirror(of: conversation, servedBy: machine)
       else {
-        conversation.behindSince = nil
+        conversation.behind = nil
         continue
       }
       // The secondary's are what may be advertised, and sent, before the next word.
       known.receiveEdge = block.receiveEdge
       known.sendNext = block.sendNext
-      guard known != block else {
-        conversation.behindSince = nil
+      // Each word that it gets may be a little old already, while the connection is at work.
+      guard known != block, let behind = conversation.behind, behind.block == block else {
+        conversation.behind = known == block ? nil : (block, world.now)
         continue
       }
       // A few ticks of the engine's timer may go by until it is told.
-      conversation.behindSince = conversation.behindSince ?? world.now
-      if world.now - conversation.behindSince! > .milliseconds(40) {
+      if world.now - behind.since > .milliseconds(40) {
         world.broken(
           .promise3,
           "\(other.name) is behind on \(conversation.name), though nothing is on its way: it has \(block), "

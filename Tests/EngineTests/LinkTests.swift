@@ -69,7 +69,8 @@ struct LinkTests {
     #expect(told.events.count { $0 != .received && $0 != .batchEnded } == 2, "\(told.events)")
   }
 
-  @Test("tells whole records, however they are cut on their way", arguments: [1, 7, 15, 16, 17, 999, 1001, 2500])
+  @Test(
+    "tells whole records, however they are cut on their way", arguments: [1, 7, 15, 16, 17, 999, 1001, 2500])
   func pieces(of size: Int) throws {
     let bytes = Bytes.pattern
     let other = try OtherEngine()

@@ -493,11 +493,30 @@ import Testing
     #expect(old.endedConnections == 1)
   }
 
+  @Test("Mastership is not handed over again while pairs are yet to be merged, for a second at most")
+  func handoverAwaitsMerges() throws {
+    let (pair, conversations) = try handOver(2)
+    let new = pair.engines[1]
+    #expect(pair.takeOver())
+    pair.advance(milliseconds: 500)
+    #expect(throws: PairArbiter.RequestError.busy(.takingOver)) {
+      try new.node.releaseMastership(now: pair.now)
+    }
+    try pair.merge(conversations[0])
+    #expect(throws: PairArbiter.RequestError.busy(.takingOver)) {
+      try new.node.releaseMastership(now: pair.now)
+    }
+    // Its application may never come.
+    pair.advance(milliseconds: 500)
+    try new.node.releaseMastership(now: pair.now)
+  }
+
   @Test("No socket that was lost with mastership is left when the fence opens again")
   func lostSocketsBeforeTheNextLease() throws {
-    let (pair, _) = try handOver(60)
+    let (pair, conversations) = try handOver(60)
     let (old, new) = (pair.engines[0], pair.engines[1])
     while new.node.arbiter.phase != .primary { pair.settleLink() }
+    for conversation in conversations { try pair.merge(conversation) }
     while !new.node.arbiter.standbyIsReady { pair.advance(milliseconds: 5) }
     try new.node.releaseMastership(now: pair.now)
     new.perform()

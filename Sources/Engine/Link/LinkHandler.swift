@@ -287,7 +287,8 @@ final class LinkHandler: ChannelInboundHandler {
     // Only what a record lacks goes behind its beginning: of all else no copy is made.
     while partial.readableBytes > 0 {
       let missing = partial.withUnsafeReadableBytes(RecordHeader.missingByteCount)
-      guard let rest = input.readSlice(length: min(missing, input.readableBytes)), rest.readableBytes > 0 else {
+      guard let rest = input.readSlice(length: min(missing, input.readableBytes)), rest.readableBytes > 0
+      else {
         return
       }
       partial.writeImmutableBuffer(rest)

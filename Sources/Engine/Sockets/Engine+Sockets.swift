@@ -116,15 +116,11 @@ extension Engine {
     beginReplications()
   }
 
-  /// How long a new primary leaves handshakes alone for the sake of merges. An application that merges late, or not at
-  /// all, keeps others waiting no longer.
-  static let mergePrecedence = Nanoseconds.seconds(1)
-
   /// What has lost its primary is made alive again before what has lost its secondary gets another one: an application may
   /// replicate each socket as soon as it is merged, and a peer waits for the last one meanwhile.
   private var mergesGoFirst: Bool {
     guard let becamePrimary, !pairs.isEmpty else { return false }
-    return Self.now() - becamePrimary < Self.mergePrecedence
+    return Self.now() - becamePrimary < ReplicationNode.mergePrecedence
   }
 
   /// Begins handshakes that wait, as many as may be.

@@ -353,13 +353,15 @@ public final class Engine: @unchecked Sendable {
     guard busyPoll.count > 0 else { return }
     let isSpinning = spinsUntil != nil
     spinsUntil = Self.now() + busyPoll
-    if !isSpinning { eventLoop.executeBehindInput { self.spin() } }
+    if !isSpinning { spinOn() }
   }
 
-  /// An event loop with something to do next does not sleep.
+  /// An event loop that has something to do in a moment does not sleep for long.
+  private func spinOn() { eventLoop.executeBehindInput(after: .microseconds(5)) { self.spin() } }
+
   private func spin() {
     if let until = spinsUntil, Self.now() < until {
-      eventLoop.executeBehindInput { self.spin() }
+      spinOn()
     } else {
       spinsUntil = nil
     }

@@ -386,11 +386,9 @@ public final class PacketFilter {
       lines.append("add rule \(table) \(chains[1]) jump fence")
       lines.append("add rule \(table) \(chains[1]) meta mark \(mark) accept")
       // What is known of an IPv6 fragment's transport depends on which one it is.
+      let isFragment = "meta l4proto udp ip frag-off & 0x3fff != 0"
       for (inbound, outbound) in [
-        (
-          "meta l4proto udp ip frag-off & 0x3fff != 0 ip daddr @fragments4",
-          "meta l4proto udp ip frag-off & 0x3fff != 0 ip saddr @fragments4"
-        ),
+        ("\(isFragment) ip daddr @fragments4", "\(isFragment) ip saddr @fragments4"),
         ("ip6 daddr @fragments6 exthdr frag exists", "ip6 saddr @fragments6 exthdr frag exists"),
       ] {
         lines.append("add rule \(table) \(chains[0]) \(inbound) fwd to \"\(tap)\"")

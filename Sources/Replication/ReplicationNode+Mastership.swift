@@ -53,7 +53,7 @@ extension ReplicationNode {
 
   /// Whether mastership is being handed over, or about to be, or not all is silent yet that was lost with it.
   public var isHandingOver: Bool {
-    arbiter.phase == .handingOver || drainingUntil != nil || isEndingLostSockets
+    arbiter.phase == .handingOver || drainingUntil != nil || lostSockets != nil
   }
 
   /// Hands mastership over when no datagram is held any more, or has been for too long.
@@ -172,10 +172,7 @@ extension ReplicationNode {
       }
     }
     notePhase()
-    if hasLostAll {
-      hasLostAll = false
-      endLostSockets(atMost: configuration.lostSocketsTurn)
-    }
+    if outputs.contains(.becameSecondary) { endLostSockets(atMost: configuration.lostSocketsTurn) }
     noteStandby()
   }
 
@@ -297,23 +294,23 @@ extension ReplicationNode {
   /// stays, so that what still arrives for them does not reach a kernel that would answer with a reset.
   private mutating func loseAll() {
     aloneFlows = [:]
+    var lost = lostSockets ?? []
     for case .some(let entry) in entries {
-      if case .unreplicated = entry.phase { lostSockets.append(LostSocket(handle: entry.handle)) }
+      if case .unreplicated = entry.phase { lost.append(LostSocket(handle: entry.handle)) }
     }
-    loseReplicated()
-    isEndingLostSockets = true
-    hasLostAll = true
+    lost += loseReplicated()
+    lostSockets = lost
   }
 
   /// Silences so many of the sockets that were lost, and behind the last one whatever else is connected.
   mutating func endLostSockets(atMost limit: Int) {
-    guard isEndingLostSockets else { return }
+    guard lostSockets != nil else { return }
     for _ in 0..<limit {
-      guard let socket = lostSockets.popFirst() else { break }
+      guard let socket = lostSockets?.popFirst() else { break }
       silence(socket)
     }
-    guard lostSockets.isEmpty else { return }
-    isEndingLostSockets = false
+    guard lostSockets?.isEmpty == true else { return }
+    lostSockets = nil
     actions.append(.endConnections)
   }
 
@@ -328,12 +325,14 @@ extension ReplicationNode {
 
   /// The connections that the other RE has, or may have had, while this one goes on.
   private mutating func silenceReplicated() {
-    loseReplicated()
-    while let socket = lostSockets.popFirst() { silence(socket) }
+    for socket in loseReplicated() { silence(socket) }
   }
 
   /// Nothing more is said of the connections that the other RE has, or may have had.
-  private mutating func loseReplicated() {
+  ///
+  /// - Returns: what is to be silenced.
+  private mutating func loseReplicated() -> [LostSocket] {
+    var lost: [LostSocket] = []
     endMirroring()
     for place in entries.indices {
       guard let entry = entries[place] else { continue }
@@ -352,11 +351,12 @@ extension ReplicationNode {
           if entries[place]!.records != nil { actions.append(.recordsEnded(handle, nil)) }
           entries[place]!.records = nil
         }
-        lostSockets.append(LostSocket(handle: handle, news: wasStarting ? .refused : .unreplicated))
+        lost.append(LostSocket(handle: handle, news: wasStarting ? .refused : .unreplicated))
       case .allocated, .attached, .receiving, .snooping, .merging, .unreplicated: break
       }
     }
     pump()
     forgetLostRecords()
+    return lost
   }
 }

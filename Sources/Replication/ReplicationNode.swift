@@ -138,12 +138,8 @@ public struct ReplicationNode {
   var madeUpHandle: Handle?
   /// Primary: nothing new is sent over UDP until mastership is handed over, at this time at the latest.
   var drainingUntil: Instant?
-  /// What was lost with mastership and has yet to be silenced.
-  var lostSockets: Deque<LostSocket> = []
-  /// Not all of it is silent.
-  var isEndingLostSockets = false
-  /// Mastership was lost in this very moment, of which nobody has been told.
-  var hasLostAll = false
+  /// What was lost with mastership and has yet to be silenced, before all else that is connected; `nil` when that is done.
+  var lostSockets: Deque<LostSocket>?
   /// When this RE became primary, if it ever did.
   var tookOverAt: Instant?
   var standbyWasReady = false
